@@ -1,0 +1,1 @@
+"""Thresholds, geometry and drift: what makes a plan fit one station."""

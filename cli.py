@@ -1,0 +1,101 @@
+"""One program, one verb per job: this table is the command line, each verb lives by its code.
+
+A verb module has `add_arguments(parser)` and `run(arguments) -> int`. It is imported only when its
+verb is used, so that `stream` starts without torch and `--help` starts at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from . import __version__
+from .errors import SkrdError
+
+EXIT_INTERRUPTED = 130
+EXIT_CODES = """exit codes: 0 fine, 2 usage or configuration, 3 camera, 4 plan or engine,
+5 calibration, 6 network or security, 130 interrupted"""
+
+
+class Verb(NamedTuple):
+    name: str
+    module: str
+    job: str
+
+
+VERBS = (
+    Verb("train", "trainer.train", "images of good parts -> run folder"),
+    Verb("evaluate", "trainer.evaluate", "run or plan + labelled images -> metrics and report"),
+    Verb("compile", "engine.compile", "run folder -> proved plan"),
+    Verb("verify", "engine.verify", "plan -> parity and health table"),
+    Verb("calibrate", "calibration.calibrate", "good images -> threshold stored in the plan"),
+    Verb("stream", "pipeline.stream", "the line: camera -> verdicts over ZeroMQ"),
+    Verb("inspect", "pipeline.inspection", "a folder or files through the same path, offline"),
+    Verb("listen", "pipeline.listen", "subscribe, show, record, check the stream's health"),
+    Verb("render", "trainer.synthetic", "render a synthetic data set or belt video"),
+    Verb("demo", "demo", "all of the above on rendered parts"),
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The top level: the verb table and nothing else (no verb is imported)."""
+    table = "\n".join(f"  {verb.name:10} {verb.job}" for verb in VERBS)
+    parser = argparse.ArgumentParser(
+        prog="skrd4ad",
+        usage="skrd4ad VERB [options]      (skrd4ad VERB --help for the options)",
+        description=f"Real-time visual inspection, SK-RD4AD.\n\nverbs:\n{table}\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"skrd4ad {__version__}")
+    parser.add_argument("verb", choices=[verb.name for verb in VERBS], metavar="VERB")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb. Errors of the world become one sentence, one hint and an exit code."""
+    arguments = build_parser().parse_args(argv)
+    verb = next(verb for verb in VERBS if verb.name == arguments.verb)
+    try:
+        module = importlib.import_module(f".{verb.module}", __package__)
+        parser = argparse.ArgumentParser(
+            prog=f"skrd4ad {verb.name}",
+            description=(module.__doc__ or verb.job).partition("\n\n")[0],
+            epilog=EXIT_CODES,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        module.add_arguments(parser)
+        logging.basicConfig(
+            level=os.environ.get("SKRD4AD_LOG", "INFO").upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+        code = module.run(parser.parse_args(arguments.rest))
+        sys.stdout.flush()
+        return int(code)
+    except SkrdError as error:
+        print(f"error: {error.sentence}", file=sys.stderr)
+        if error.hint:
+            print(f"try:   {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # `skrd4ad listen | head`: the reader has left. Point stdout elsewhere so that the
+        # interpreter's own flush at exit does not raise a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def main_stream() -> int:
+    """`skrd4ad-stream ...` is `skrd4ad stream ...`."""
+    return main(["stream", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

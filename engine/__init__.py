@@ -1,0 +1,1 @@
+"""One proved plan, and the backends that run it."""

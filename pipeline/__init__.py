@@ -1,0 +1,1 @@
+"""Capture, infer, publish: the line itself. Imports neither torch nor tensorrt."""

@@ -1,0 +1,1 @@
+"""From images of good parts to a trained network."""
