@@ -1,0 +1,45 @@
+# Every target sets up all it needs in .venv, so that each works as the first command on a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test check lint soak clean
+
+help:
+	@echo 'make demo    render parts, train, compile, calibrate, stream, listen; results in demo/'
+	@echo 'make test    the whole test suite'
+	@echo 'make check   lint, types and the test suite'
+	@echo 'make soak    the longer proofs (minutes to an hour)'
+	@echo 'make clean   remove .venv, demo/ and caches'
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo 'error: skrd4ad needs Python 3.10 or newer; try: make PYTHON=python3.11'; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	  || { echo 'error: this Python has no venv module; on Debian and Ubuntu: apt install python3-venv'; exit 2; }
+	@echo 'Setting up .venv (once; a few minutes, mostly the download of torch) ...'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --editable '.[train,dev]'
+	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/skrd4ad
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/skrd4ad demo --out demo
+
+test: $(READY)
+	@$(BIN)/python -m pytest -q -m 'not soak and not gpu'
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@MYPYPATH=$(VENV)/src $(BIN)/mypy -p skrd4ad
+
+check: lint test
+
+soak: $(READY)
+	@$(BIN)/python -m pytest -q -m soak --timeout=7200 -s
+
+clean:
+	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,45 @@
+"""The command line: every verb has help, errors are one sentence with the documented exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from skrd4ad import __version__
+from skrd4ad.cli import VERBS, main
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.strip() == f"skrd4ad {__version__}"
+
+
+def test_help_names_every_verb_without_importing_one() -> None:
+    program = (
+        "import sys; from skrd4ad.cli import build_parser; text = build_parser().format_help();"
+        "print(text); assert not {'numpy', 'cv2', 'torch'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert all(f"  {verb.name} " in done.stdout for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", [verb.name for verb in VERBS])
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: skrd4ad {verb}")
+    assert "exit codes" in shown
+
+
+def test_an_unknown_verb_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["strem"])
+    assert stop.value.code == 2
+    assert "strem" in capsys.readouterr().err
