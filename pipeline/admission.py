@@ -1,0 +1,163 @@
+"""The one place where parts wait, and the two promises that can be made about them.
+
+`every`  (triggered cameras, files): a bounded queue; a full one makes the camera wait. Every
+         admitted part gets exactly one result.
+`latest` (free-running cameras): one slot per camera, the newest frame wins; what it displaces is
+         counted by stage and cause.
+
+In both, admitted = results + dropped + waiting + in_flight, readable at any instant.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+from .clock import SYSTEM_CLOCK, Clock
+from .health import Balance
+from .records import Frame
+
+Mode = Literal["every", "latest"]
+SUPERSEDED = "admission:superseded"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ticket:
+    """A frame that was admitted, and when (monotonic ns)."""
+
+    frame: Frame
+    admitted_mono_ns: int
+
+
+class Admission:
+    """Capture threads `admit`, the infer thread `take`s, the publish thread `settle`s.
+
+    `depth` bounds what waits in `every` mode; `in_flight_limit` bounds what was taken and has no
+    result yet, so that memory is bounded however slow the publisher is.
+    """
+
+    def __init__(
+        self,
+        mode: Mode,
+        depth: int = 2,
+        in_flight_limit: int = 64,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        if depth < 1 or in_flight_limit < 1:
+            raise ValueError("depth and in_flight_limit are at least 1")
+        self.mode: Mode = mode
+        self._depth = depth
+        self._in_flight_limit = in_flight_limit
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._work = threading.Condition(self._lock)
+        self._queue: deque[Ticket] = deque()
+        self._slots: dict[str, Ticket] = {}
+        self._closed = False
+        self._admitted = 0
+        self._results = 0
+        self._in_flight = 0
+        self._dropped: dict[str, int] = {}
+        self._drops_by_camera: dict[str, int] = {}
+
+    def admit(self, frame: Frame, timeout_s: float | None = 0.0) -> bool:
+        """Take responsibility for one part. False: not admitted (full until timeout, or closed).
+
+        A part that is refused was never admitted and is not in the balance; in `every` mode the
+        caller keeps it and tries again. `timeout_s` None waits until there is room or `close`.
+        """
+        with self._lock:
+            if self.mode == "every":
+                if not self._room.wait_for(self._has_room, timeout_s) or self._closed:
+                    return False
+                self._queue.append(Ticket(frame, self._clock.mono_ns()))
+            else:
+                if self._closed:
+                    return False
+                if frame.camera in self._slots:
+                    self._count_drop(frame.camera, SUPERSEDED)
+                # Assigning keeps a waiting camera's place in the order, so none is starved.
+                self._slots[frame.camera] = Ticket(frame, self._clock.mono_ns())
+            self._admitted += 1
+            self._work.notify()
+            return True
+
+    def take(self, limit: int = 1, timeout_s: float | None = 0.0) -> list[Ticket] | None:
+        """Up to `limit` waiting parts, oldest first; [] when none came; None when closed and empty.
+
+        Never waits for a batch to fill: what is there is taken.
+        """
+        with self._lock:
+            self._work.wait_for(self._may_take, timeout_s)
+            if self._closed and not self._queue and not self._slots:
+                return None
+            room = self._in_flight_limit - self._in_flight
+            tickets: list[Ticket] = []
+            while len(tickets) < min(limit, room):
+                if self._queue:
+                    tickets.append(self._queue.popleft())
+                elif self._slots:
+                    tickets.append(self._slots.pop(next(iter(self._slots))))
+                else:
+                    break
+            self._in_flight += len(tickets)
+            if tickets:
+                self._room.notify(len(tickets))
+            return tickets
+
+    def settle(self) -> None:
+        """One taken part has its result."""
+        with self._lock:
+            self._end_flight()
+            self._results += 1
+
+    def drop_taken(self, camera: str, cause: str) -> None:
+        """One taken part is given up without a result. `latest` only: `every` never drops."""
+        if self.mode == "every":
+            raise ValueError("in `every` mode each admitted part gets a result")
+        with self._lock:
+            self._end_flight()
+            self._count_drop(camera, cause)
+
+    def close(self) -> None:
+        """Admit nothing more and wake everybody; what waits can still be taken."""
+        with self._lock:
+            self._closed = True
+            self._room.notify_all()
+            self._work.notify_all()
+
+    def balance(self) -> Balance:
+        with self._lock:
+            return Balance(
+                admitted=self._admitted,
+                results=self._results,
+                dropped=dict(self._dropped),
+                waiting=len(self._queue) + len(self._slots),
+                in_flight=self._in_flight,
+            )
+
+    def drops_of(self, camera: str) -> int:
+        with self._lock:
+            return self._drops_by_camera.get(camera, 0)
+
+    def _has_room(self) -> bool:
+        return self._closed or len(self._queue) < self._depth
+
+    def _may_take(self) -> bool:
+        if not self._queue and not self._slots:
+            return self._closed
+        return self._in_flight < self._in_flight_limit
+
+    def _end_flight(self) -> None:
+        if self._in_flight < 1:
+            raise RuntimeError("a part was settled that was never taken")
+        self._in_flight -= 1
+        if self._in_flight == self._in_flight_limit - 1:
+            self._work.notify()
+
+    def _count_drop(self, camera: str, cause: str) -> None:
+        self._dropped[cause] = self._dropped.get(cause, 0) + 1
+        self._drops_by_camera[camera] = self._drops_by_camera.get(camera, 0) + 1
