@@ -48,7 +48,8 @@ def beta_quantile(probability: float, a: int, b: int) -> float:
 
     a = 0 is the point mass at 0 and b = 0 the point mass at 1 (the limits of the family).
     """
-    assert 0.0 <= probability <= 1.0 and a >= 0 and b >= 0 and a + b > 0
+    assert 0.0 <= probability <= 1.0
+    assert min(a, b) >= 0 < a + b
     if a == 0:
         return 0.0
     if b == 0:
