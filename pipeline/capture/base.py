@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..records import CaptureSource, Frame, Part
 
 
-class EndOfStream(Exception):  # noqa: N818 (not an error: the folder or video has no more parts)
+class EndOfStream(Exception):
     """The source has delivered its last part."""
 
 

@@ -1,0 +1,179 @@
+"""Camera URIs: one short string says which camera, how, and with what options.
+
+0   /dev/video0   /dev/v4l/by-id/...   [?width=1280&height=720&fps=30]
+file:belt.mp4[?pace=true]       dir:parts/[?pace_hz=5]
+test:seed=1,defect=0.1,rate=30,count=1000,size=256,bank=32
+top=dir:parts/                  any of them with a name for the camera
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import ConfigError
+from ..clock import SYSTEM_CLOCK, Clock
+from .base import Source
+
+_NAME = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9_-]*)=(?P<rest>.+)", re.DOTALL)
+_SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+]*):(?P<rest>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class CameraUri:
+    """A parsed URI. `target` is a path or device, `options` the keys that were given, as text."""
+
+    scheme: str
+    target: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    name: str | None = None
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
+
+
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _yes_no(text: str) -> bool:
+    return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text]
+
+
+Reader = Callable[[str], object]
+OPTIONS: dict[str, dict[str, Reader]] = {
+    "device": {"width": _count, "height": _count, "fps": _positive},
+    "file": {"pace": _yes_no},
+    "dir": {"pace_hz": _positive},
+    "test": {
+        "seed": _whole,
+        "defect": _fraction,
+        "rate": _positive,
+        "count": _count,
+        "size": _count,
+        "bank": _count,
+    },
+}
+"""What each scheme understands; the table of docs/line.md is checked against it."""
+
+
+def parse_uri(text: str) -> CameraUri:
+    """Split and check a camera URI. Raises ConfigError naming the nearest known scheme or key."""
+    name, rest = _split_name(text.strip())
+    if not rest:
+        raise ConfigError("the camera URI is empty", "for example --camera 0 or --camera dir:parts")
+    if rest.partition("?")[0].isdigit() or rest.startswith("/dev/"):
+        target, _, query = rest.partition("?")
+        return _checked(CameraUri("device", target, _pairs(query, "&", text), name), text)
+    match = _SCHEME.fullmatch(rest)
+    if match is None:
+        path = Path(rest)
+        guess = "dir:" if path.is_dir() else "file:"
+        raise ConfigError(
+            f"camera '{text}' has no scheme", f"write {guess}{rest}, or an index such as 0"
+        )
+    scheme, body = match["scheme"], match["rest"]
+    if scheme not in OPTIONS or scheme == "device":
+        known = [name for name in OPTIONS if name != "device"]
+        raise ConfigError(
+            f"camera '{text}': the scheme '{scheme}:' is not known",
+            _nearest(scheme, known, ":") + "; known are an index, /dev/..., "
+            + ", ".join(f"{name}:" for name in known),
+        )  # fmt: skip
+    if scheme == "test":
+        return _checked(CameraUri(scheme, "", _pairs(body, ",", text), name), text)
+    target, _, query = body.partition("?")
+    if not target:
+        raise ConfigError(f"camera '{text}' names no path", f"write {scheme}:PATH")
+    return _checked(CameraUri(scheme, target, _pairs(query, "&", text), name), text)
+
+
+def values(uri: CameraUri) -> dict[str, object]:
+    """The options as numbers and truth values."""
+    readers = OPTIONS[uri.scheme]
+    return {key: readers[key](text) for key, text in uri.options.items()}
+
+
+def open_source(uri: CameraUri, clock: Clock = SYSTEM_CLOCK) -> Source:
+    """The source for a parsed URI, not yet opened. Each kind is imported when it is used."""
+    options = values(uri)
+    if uri.scheme == "device":
+        from .opencv import DeviceSource
+
+        return DeviceSource(uri.target, clock, **options)  # type: ignore[arg-type]
+    if uri.scheme == "file":
+        from .video_file import VideoFileSource
+
+        return VideoFileSource(Path(uri.target), clock, **options)  # type: ignore[arg-type]
+    if uri.scheme == "dir":
+        from .still_folder import StillFolderSource
+
+        return StillFolderSource(Path(uri.target), clock, **options)  # type: ignore[arg-type]
+    from .pattern import PatternSource
+
+    return PatternSource(clock, **options)  # type: ignore[arg-type]
+
+
+def _split_name(text: str) -> tuple[str | None, str]:
+    match = _NAME.fullmatch(text)
+    # "test:seed=1" has its colon before the equals sign, so only a bare word is a name.
+    return (match["name"], match["rest"]) if match else (None, text)
+
+
+def _pairs(query: str, separator: str, text: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for item in filter(None, query.split(separator)):
+        key, equals, value = item.partition("=")
+        if not equals or not value:
+            raise ConfigError(f"camera '{text}': '{item}' is not of the form key=value")
+        if key in pairs:
+            raise ConfigError(f"camera '{text}': the key '{key}' is given twice")
+        pairs[key] = value
+    return pairs
+
+
+def _checked(uri: CameraUri, text: str) -> CameraUri:
+    readers = OPTIONS[uri.scheme]
+    for key, value in uri.options.items():
+        if key not in readers:
+            raise ConfigError(
+                f"camera '{text}': the key '{key}' is not known", _nearest(key, list(readers), "=")
+            )
+        try:
+            readers[key](value)
+        except (ValueError, KeyError) as error:
+            raise ConfigError(
+                f"camera '{text}': '{value}' is not a possible value of '{key}'"
+            ) from error
+    return uri
+
+
+def _nearest(word: str, known: list[str], mark: str) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}{mark}'?"
+    return "known: " + ", ".join(known)
