@@ -73,7 +73,7 @@ def normalisation_table(
     """(v/255 - mean)/std for the 256 values of each channel, float32 (3, 256), in float64 first."""
     values = np.arange(256, dtype=np.float64) / 255.0
     table = (values[None, :] - np.array(mean)[:, None]) / np.array(std)[:, None]
-    rounded = table.astype(np.float32)
+    rounded: NDArray[np.float32] = table.astype(np.float32)
     rounded.setflags(write=False)
     return rounded
 
@@ -99,7 +99,7 @@ def _seen_rectangle(spec: InputSpec, height: int, width: int) -> tuple[int, int,
         return 0, 0, width, height
     if min(roi.x, roi.y) < 0 or roi.x + roi.width > width or roi.y + roi.height > height:
         raise ConfigError(
-            f"region of interest {_roi_text(spec)} does not lie inside the {width} x {height} image",
+            f"region of interest {_roi_text(spec)} is not inside the {width} x {height} image",
             "the camera's resolution differs from the one the region was drawn on",
         )
     return roi.x, roi.y, roi.width, roi.height

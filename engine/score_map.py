@@ -119,7 +119,7 @@ def _bilinear(level_size: int, out_size: int) -> Float64:
 
 
 def _gaussian(size: int, sigma_px: float, radius_px: int) -> Float64:
-    """The blur as a matrix; taps that leave the image are mirrored at its edge (d c b a | a b c)."""
+    """The blur as a matrix; taps beyond the edge are mirrored at it: (c b a | a b c)."""
     taps = np.arange(-radius_px, radius_px + 1)
     weights = np.exp(-0.5 * (taps / sigma_px) ** 2)
     weights /= weights.sum()

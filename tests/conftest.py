@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -20,3 +23,28 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("real images and teacher weights (../shared/data) are not on this machine")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    """The module tests/tiny_plan.py: a real plan of arithmetic, and its numpy reference."""
+    spec = importlib.util.spec_from_file_location(
+        "tiny_plan", Path(__file__).parent / "tiny_plan.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_plan(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A calibrated 64 x 64 plan. Shared by the session: copy it before changing it."""
+    return tiny.write_tiny_plan(tmp_path_factory.mktemp("plan") / "tiny.plan")
+
+
+@pytest.fixture(scope="session")
+def write_tiny_plan(tiny: ModuleType) -> Callable[..., Path]:
+    """`write_tiny_plan(path, size=64, threshold=..., batch=1, roi=None) -> path`."""
+    return tiny.write_tiny_plan
