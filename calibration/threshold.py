@@ -79,12 +79,13 @@ def manual_threshold(
     """A value chosen by a person, with what the normal scores say about it.
 
     `attainable_rate` is (number of normals above + 1)/(n + 1): the false-reject rate that the
-    images support for a value chosen without looking at them.
+    images support for a value chosen without looking at them. No scores at all are allowed here:
+    the rate is then unknown (1.0) and there is no baseline for drift.
     """
     if not math.isfinite(value):
         raise ConfigError(f"the threshold {value} is not a finite number")
     check_rate(false_reject_rate)
-    ordered = sorted_scores(scores)
+    ordered = sorted_scores(scores) if len(scores) else np.empty(0)
     n = ordered.size
     return Threshold(
         value=value,
@@ -92,7 +93,7 @@ def manual_threshold(
         target_false_reject_rate=false_reject_rate,
         attainable_rate=(int(np.count_nonzero(ordered > value)) + 1) / (n + 1),
         n_normals=n,
-        score_quantiles=score_quantiles(ordered),
+        score_quantiles=score_quantiles(ordered) if n else (),
         review_value=review_limit(value, review_band),
         revision=revision,
         created=created,
