@@ -1,0 +1,76 @@
+"""From features to an anomaly map and a score: the torch form of the score contract.
+
+    A_l = 1 - cos(E_l, D_l) per pixel      map = sum over levels of R_l A_l R_l^T      score = max
+
+R_l is upsampling and Gaussian blur in one matrix (engine/score_map.py computes it in float64), so
+the graph that is exported holds six small matrix products and no resize, pad or blur.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..engine.score_map import check_contract, resampling_matrix, top_count
+from ..engine.spec import LEVEL_STRIDES, InputSpec, ScoreContract
+from .network import Network
+
+
+def cosine_distance(taught: Tensor, rebuilt: Tensor) -> Tensor:
+    """(N, C, h, w) twice -> 1 - cosine per pixel, float32 (N, h, w). A zero norm gives 0.
+
+    Norms and dot product are float32 whatever the features are: in half precision the cosine of
+    a 1024-vector with itself is off by up to 0.008.
+    """
+    a, b = taught.float(), rebuilt.float()
+    norms = a.square().sum(1).sqrt() * b.square().sum(1).sqrt()
+    zero = norms == 0.0
+    cosine = (a * b).sum(1) / torch.where(zero, torch.ones_like(norms), norms)
+    return torch.where(zero, torch.zeros_like(cosine), 1.0 - cosine)
+
+
+class MapHead(nn.Module):
+    """Teacher and student levels -> map float32 (N, H, W) and score float32 (N,)."""
+
+    def __init__(self, input_spec: InputSpec, contract: ScoreContract) -> None:
+        super().__init__()
+        self.contract = contract
+        check_contract(contract)
+        self.top_count = top_count(contract, input_spec.height * input_spec.width)
+        for level, stride in enumerate(LEVEL_STRIDES, start=1):
+            rows = resampling_matrix(input_spec.height // stride, input_spec.height, contract)
+            columns = resampling_matrix(input_spec.width // stride, input_spec.width, contract)
+            self.register_buffer(f"rows{level}", torch.from_numpy(rows.astype(np.float32)), False)
+            self.register_buffer(
+                f"columns{level}", torch.from_numpy(columns.T.astype(np.float32).copy()), False
+            )
+
+    def forward(
+        self, taught: tuple[Tensor, ...], rebuilt: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        levels = []
+        for level, (e, d) in enumerate(zip(taught, rebuilt, strict=True), start=1):
+            rows, columns = getattr(self, f"rows{level}"), getattr(self, f"columns{level}")
+            levels.append(rows @ cosine_distance(e, d) @ columns)
+        total = levels[0] + levels[1] + levels[2]
+        # A network that produced NaN has inspected nothing: never let it score below a threshold.
+        anomaly_map = torch.where(torch.isnan(total), torch.full_like(total, torch.inf), total)
+        flat = anomaly_map.flatten(1)
+        if self.contract.score == "max":
+            return anomaly_map, flat.amax(1)
+        return anomaly_map, flat.topk(self.top_count, dim=1).values.mean(1)
+
+
+class Inspector(nn.Module):
+    """x float32 (N, 3, H, W) -> map float32 (N, H, W), score float32 (N,): the torch reference."""
+
+    def __init__(self, network: Network, input_spec: InputSpec, contract: ScoreContract) -> None:
+        super().__init__()
+        self.network = network
+        self.head = MapHead(input_spec, contract)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.network(x)
+        anomaly_map, score = self.head(features.teacher, features.student)
+        return anomaly_map, score
