@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import ceil, isfinite
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from ..errors import PlanError
 from .spec import ScoreContract
 
 Float64 = NDArray[np.float64]
+
+TINY = 1e-12
+"""Below this norm a feature vector counts as zero (the features of real images are about 1)."""
 
 
 def check_contract(contract: ScoreContract) -> None:
@@ -49,19 +52,19 @@ def resampling_matrix(level_size: int, out_size: int, contract: ScoreContract) -
 
 
 def cosine_distance(teacher: NDArray[np.generic], student: NDArray[np.generic]) -> Float64:
-    """1 - cosine over channels: (n, c, h, w) and the same -> (n, h, w); zero-norm pairs give 0.
+    """1 - cosine over channels: (n, c, h, w) and the same -> (n, h, w).
 
+    Where both vectors have zero norm the distance is 0 (they agree), where one has it is 1.
     A pixel whose features are not finite gives NaN, which `combine` turns into +inf.
     """
     a, b = np.asarray(teacher, np.float64), np.asarray(student, np.float64)
     if a.shape != b.shape or a.ndim != 4:
         raise ValueError(f"expected two (n, c, h, w) of one shape, got {a.shape} and {b.shape}")
     with np.errstate(invalid="ignore", over="ignore"):
-        norms = np.sqrt(np.sum(a * a, axis=1)) * np.sqrt(np.sum(b * b, axis=1))
-        # `norms == 0` is False for NaN, so a poisoned pixel stays NaN.
-        safe = np.where(norms == 0, 1.0, norms)
-        cosine = np.sum(a * b, axis=1) / safe
-        return np.where(norms == 0, 0.0, 1.0 - cosine)
+        norm_a, norm_b = np.sqrt(np.sum(a * a, axis=1)), np.sqrt(np.sum(b * b, axis=1))
+        # np.maximum keeps NaN, so a poisoned pixel stays NaN.
+        cosine = np.sum(a * b, axis=1) / (np.maximum(norm_a, TINY) * np.maximum(norm_b, TINY))
+        return np.where((norm_a <= TINY) & (norm_b <= TINY), 0.0, 1.0 - cosine)
 
 
 def combine(
@@ -88,7 +91,7 @@ def top_count(contract: ScoreContract, n_pixels: int) -> int:
     """How many of the largest pixels the score averages: 1 for "max"."""
     if contract.score == "max":
         return 1
-    return min(n_pixels, max(1, ceil(contract.top_fraction * n_pixels)))
+    return min(n_pixels, max(1, round(contract.top_fraction * n_pixels)))
 
 
 def image_score(maps: NDArray[np.generic], contract: ScoreContract) -> Float64:
