@@ -1,0 +1,34 @@
+"""Alarms: stable numbers a line controller may be programmed against. Never reuse a number."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Severity = Literal["warning", "error"]
+
+
+class Alarm(NamedTuple):
+    """One row of the table in docs/wire.md."""
+
+    code: int
+    name: str
+    severity: Severity
+    meaning: str
+
+
+ALARMS = (
+    Alarm(1001, "camera_lost", "error", "a camera delivers no frames; it is being reopened"),
+    Alarm(1002, "camera_frozen", "error", "a live camera repeats the same image"),
+    Alarm(1003, "camera_stale", "warning", "frames arrive older than allowed"),
+    Alarm(1004, "trigger_mismatch", "error", "trigger counter and frames do not agree"),
+    Alarm(2001, "engine_failed", "error", "the network cannot be run"),
+    Alarm(2002, "reload_failed", "warning", "a new plan was refused; the old one keeps running"),
+    Alarm(3001, "parts_dropped", "warning", "frames were dropped before the network saw them"),
+    Alarm(3002, "deadline_missed", "warning", "a result was later than the deadline"),
+    Alarm(4001, "journal_failed", "error", "events are published but not journalled (disk full?)"),
+    Alarm(4002, "journal_set_aside", "warning", "a damaged journal was renamed; a new one began"),
+    Alarm(4003, "journal_behind", "warning", "the disk is too slow; events left the journal queue"),
+    Alarm(5001, "peer_refused", "warning", "a client without a known key tried to connect"),
+)
+ALARM_BY_NAME = {alarm.name: alarm for alarm in ALARMS}
+ALARM_BY_CODE = {alarm.code: alarm for alarm in ALARMS}

@@ -1,0 +1,370 @@
+"""The publishing edge: results, state, alarms and heartbeats out of two XPUB sockets.
+
+Everything here is called from one thread and never blocks: XPUB drops for a subscriber that does
+not keep up, and nobody else notices. Option values are the measured ones of docs/wire.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+import msgspec
+import zmq
+
+from ..errors import ConfigError
+from . import wire
+from . import wire_messages as fields
+from .alarms import ALARM_BY_NAME
+from .clock import SYSTEM_CLOCK, Clock
+from .endpoints import bind_problem, check_exposure
+from .records import Result, Verdict
+from .topics import is_name
+
+log = logging.getLogger(__name__)
+
+EVENTS_SNDHWM = 1000
+MAPS_SNDHWM, MAPS_SNDBUF = 4, 256 * 1024
+ZMQ_HEARTBEAT: dict[int, int] = {
+    zmq.HEARTBEAT_IVL: 1000,
+    zmq.HEARTBEAT_TIMEOUT: 3000,
+    zmq.HEARTBEAT_TTL: 3000,
+}
+"""Without these a cut cable is invisible to both ends; with them it shows within three seconds."""
+MAP_SUBSCRIBER_GRACE_S = 1.5
+"""How long wait_for_subscribers goes on waiting for as many map subscribers."""
+_POLICY = re.compile(r"ng|all|none|every:[1-9][0-9]{0,8}")
+
+
+class PublishSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`publish:` of the station file. An endpoint ending in ":0" takes a free port."""
+
+    events: str = "tcp://127.0.0.1:5555"
+    maps: str = "tcp://127.0.0.1:5556"
+    map_policy: str = "ng"
+    """"ng" (all but ok), "all", "every:N" (each N-th part, and all but ok) or "none"."""
+    heartbeat_ms: int = 500
+    linger_ms: int = 500
+    """How long `close` may wait for the last events to leave."""
+    insecure: bool = False
+    """True allows endpoints that other hosts can reach, without keys. Logged at each start."""
+
+
+class Publisher:
+    """Owns the events and maps sockets of one box.
+
+    `open` binds or raises NetworkError; `send_result`, `send_state`, `send_alarm` and
+    `heartbeat_if_due` publish; `close` says BYE. `first_seq` continues the numbers of an earlier
+    process. Usable as a context manager.
+    """
+
+    def __init__(
+        self,
+        settings: PublishSettings,
+        box: str,
+        boot: str | None = None,
+        *,
+        model: fields.ModelFields | None = None,
+        regions: tuple[str, ...] = ("image",),
+        first_seq: int = 1,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        if not is_name(box):
+            raise ConfigError(
+                f"box: {box!r} cannot be a box's name",
+                "use 1 to 63 letters, digits, '_', '.' or '-'",
+            )
+        if not _POLICY.fullmatch(settings.map_policy):
+            raise ConfigError(
+                f"map_policy: {settings.map_policy!r} is not ng, all, every:N or none",
+                "for example: map_policy: every:10",
+            )
+        self.settings = settings
+        self.boot = boot or new_boot()
+        self.events_endpoint = settings.events
+        self.maps_endpoint = settings.maps
+        self.state: fields.State = "STARTING"
+        self.last_seq = first_seq - 1
+        self.counts = fields.CountFields()
+        self._context = wire.WireContext(
+            box=box, boot=self.boot, model=model or fields.ModelFields(), regions=regions
+        )
+        self._clock = clock
+        self._zmq: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._events: zmq.Socket[bytes] | None = None
+        self._maps: zmq.Socket[bytes] | None = None
+        self._event_subscribers = 0
+        self._map_subscribers = 0
+        self._toggle = False
+        self._dropped_sent = 0
+        self._alarms: dict[tuple[int, str], int] = {}
+        self._next_heartbeat_ns = 0
+
+    def open(self) -> None:
+        """Bind both sockets. Raises NetworkError for a port in use or an address not allowed."""
+        for endpoint in (self.settings.events, self.settings.maps):
+            check_exposure(endpoint, insecure=self.settings.insecure)
+        self._zmq = zmq.Context()
+        try:
+            self._events = self._bind(self.settings.events, {zmq.SNDHWM: EVENTS_SNDHWM})
+            self._maps = self._bind(
+                self.settings.maps, {zmq.SNDHWM: MAPS_SNDHWM, zmq.SNDBUF: MAPS_SNDBUF}
+            )
+        except BaseException:
+            self._zmq.destroy(linger=0)
+            self._events = self._maps = self._zmq = None
+            raise
+        self.events_endpoint = self._events.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.maps_endpoint = self._maps.getsockopt_string(zmq.LAST_ENDPOINT)
+        log.info("events on %s, maps on %s", self.events_endpoint, self.maps_endpoint)
+
+    def wait_for_subscribers(
+        self,
+        count: int,
+        timeout_s: float,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Wait until `count` clients have subscribed to results; False when time ran out first.
+
+        When maps are published, another 1.5 s at most are given to as many map subscriptions:
+        they arrive on their own connection, a little before or after.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not stop():
+            self._read_subscriptions()
+            if self._event_subscribers >= count:
+                break
+            if time.monotonic() >= deadline:
+                return False
+            self._open_events.poll(20)
+        if self.settings.map_policy == "none":
+            return self._event_subscribers >= count
+        grace = min(deadline, time.monotonic() + MAP_SUBSCRIBER_GRACE_S)
+        while self._map_subscribers < count and time.monotonic() < grace and not stop():
+            self._open_maps.poll(20)
+            self._read_subscriptions()
+        return self._event_subscribers >= count
+
+    def set_model(self, model: fields.ModelFields) -> None:
+        """Name another plan in all results from now on."""
+        self._context = dataclasses.replace(self._context, model=model)
+
+    def send_result(self, result: Result, dropped_since_boot: int = 0) -> int:
+        """Publish one result, then its map if the policy asks for it. Returns its seq.
+
+        `dropped_since_boot` is how many frames were dropped so far, over all causes.
+        """
+        seq = self.last_seq + 1
+        counts = count_verdict(self.counts, result.verdict)
+        toggle = not self._toggle
+        map_follows = self._wants_map(result, counts)
+        parts = wire.encode_result(
+            result,
+            self._context,
+            wire.Stamp(
+                seq=seq,
+                published_ns=self._clock.wall_ns(),
+                published_mono_ns=self._clock.mono_ns(),
+                counts=counts,
+                dropped_since_boot=dropped_since_boot,
+                dropped_since_last=max(dropped_since_boot - self._dropped_sent, 0),
+                alarm=bool(self._alarms),
+                toggle=toggle,
+                map_follows=map_follows,
+            ),
+        )
+        # Only a message that could be encoded uses up its number: seq has no gaps.
+        self.last_seq, self.counts, self._toggle = seq, counts, toggle
+        self._dropped_sent = dropped_since_boot
+        self._send(self._open_events, parts)
+        if map_follows:
+            self._send(self._open_maps, wire.encode_map(result, self._context, seq))
+        return seq
+
+    def send_state(self, state: fields.State, text: str = "") -> int:
+        """Publish a change of state (also the first one). Returns its seq."""
+        self.last_seq += 1
+        header = fields.StateHeader(
+            v=fields.PROTOCOL,
+            box=self._context.box,
+            boot=self.boot,
+            seq=self.last_seq,
+            t=self._clock.wall_ns(),
+            mono=self._clock.mono_ns(),
+            state=state,
+            previous=self.state,
+            text=text[:500],
+        )
+        self.state = state
+        self._send(self._open_events, wire.encode_state(header))
+        # The next heartbeat carries the new state at once.
+        self._next_heartbeat_ns = 0
+        return header.seq
+
+    def send_alarm(self, name: str, active: bool, text: str = "", camera: str = "") -> int:
+        """Publish the start or end of an alarm of the table in alarms.py. Returns its seq.
+
+        Starting one that is active, or ending one that is not, publishes nothing and returns 0.
+        """
+        alarm = ALARM_BY_NAME[name]
+        key = (alarm.code, camera)
+        if active == (key in self._alarms):
+            return 0
+        now = self._clock.wall_ns()
+        self.last_seq += 1
+        header = fields.AlarmHeader(
+            v=fields.PROTOCOL,
+            box=self._context.box,
+            boot=self.boot,
+            seq=self.last_seq,
+            t=now,
+            mono=self._clock.mono_ns(),
+            code=alarm.code,
+            name=alarm.name,
+            severity=alarm.severity,
+            active=active,
+            since=now if active else self._alarms[key],
+            cam=camera or msgspec.UNSET,
+            text=text[:500],
+        )
+        if active:
+            self._alarms[key] = now
+        else:
+            del self._alarms[key]
+        self._send(self._open_events, wire.encode_alarm(header))
+        return header.seq
+
+    def heartbeat_if_due(
+        self, snapshot: fields.HealthFields | Callable[[], fields.HealthFields]
+    ) -> bool:
+        """Publish a heartbeat when 500 ms have passed since the last. True when one was sent.
+
+        A callable is asked for the snapshot only when it is needed.
+        """
+        now = self._clock.mono_ns()
+        if now < self._next_heartbeat_ns:
+            return False
+        self._next_heartbeat_ns = now + self.settings.heartbeat_ms * 1_000_000
+        health = snapshot() if callable(snapshot) else snapshot
+        header = fields.HeartbeatHeader(
+            v=fields.PROTOCOL,
+            box=self._context.box,
+            boot=self.boot,
+            seq=self.last_seq,
+            t=self._clock.wall_ns(),
+            mono=now,
+            period_ms=self.settings.heartbeat_ms,
+            state=self.state,
+            health=health,
+            counts=self.counts,
+            alarms=tuple(sorted({code for code, _ in self._alarms})),
+        )
+        self._read_subscriptions()
+        self._send(self._open_events, wire.encode_heartbeat(header))
+        return True
+
+    def close(self, text: str = "") -> None:
+        """Say BYE and let the last events leave (at most `linger_ms`). Safe to call twice."""
+        if self._zmq is None:
+            return
+        self.send_state("BYE", text)
+        self._open_events.close(linger=self.settings.linger_ms)
+        self._open_maps.close(linger=self.settings.linger_ms)
+        self._zmq.term()
+        self._events = self._maps = self._zmq = None
+
+    def __enter__(self) -> Publisher:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close("" if error is None else f"{type(error).__name__}")
+
+    @property
+    def subscribers(self) -> int:
+        """How many clients subscribe to results now."""
+        self._read_subscriptions()
+        return self._event_subscribers
+
+    @property
+    def _open_events(self) -> zmq.Socket[bytes]:
+        assert self._events is not None, "Publisher.open() comes first"
+        return self._events
+
+    @property
+    def _open_maps(self) -> zmq.Socket[bytes]:
+        assert self._maps is not None, "Publisher.open() comes first"
+        return self._maps
+
+    def _bind(self, endpoint: str, options: dict[int, int]) -> zmq.Socket[bytes]:
+        assert self._zmq is not None
+        socket = self._zmq.socket(zmq.XPUB)
+        socket.setsockopt(zmq.LINGER, 0)
+        # Every subscription is passed up, also repeated ones and those of peers that vanish:
+        # this is how wait_for_subscribers counts.
+        socket.setsockopt(zmq.XPUB_VERBOSER, 1)
+        for option, value in {**ZMQ_HEARTBEAT, **options}.items():
+            socket.setsockopt(option, value)
+        socket.setsockopt(zmq.IPV6, 1 if "[" in endpoint else 0)
+        try:
+            socket.bind(re.sub(r":0$", ":*", endpoint))
+        except zmq.ZMQError as error:
+            socket.close(linger=0)
+            raise bind_problem(endpoint, error.errno or 0, error.strerror) from None
+        return socket
+
+    def _send(self, socket: zmq.Socket[bytes], parts: list[bytes]) -> None:
+        try:
+            socket.send_multipart(parts, flags=zmq.NOBLOCK)
+        except zmq.Again:
+            # XPUB without NODROP never says this; should libzmq ever, the line must not wait.
+            log.error("the socket refused message %s", parts[0].decode("ascii"))
+
+    def _wants_map(self, result: Result, counts: fields.CountFields) -> bool:
+        policy = self.settings.map_policy
+        if result.anomaly_map is None or policy == "none":
+            return False
+        if policy == "all" or result.verdict is not Verdict.OK:
+            return True
+        if policy == "ng":
+            return False
+        total = counts.ok + counts.ng + counts.review + counts.err
+        return total % int(policy.partition(":")[2]) == 0
+
+    def _read_subscriptions(self) -> None:
+        self._event_subscribers += _subscription_change(self._open_events, b"res/")
+        self._map_subscribers += _subscription_change(self._open_maps, b"map/")
+
+
+def _subscription_change(socket: zmq.Socket[bytes], kind: bytes) -> int:
+    """How many more clients subscribe to `kind` than before, from what the XPUB was told."""
+    change = 0
+    while True:
+        try:
+            message = socket.recv(flags=zmq.NOBLOCK)
+        except zmq.Again:
+            return change
+        if message[:1] in (b"\x00", b"\x01"):
+            prefix = message[1:]
+            if prefix.startswith(kind) or kind.startswith(prefix):
+                change += 1 if message[:1] == b"\x01" else -1
+
+
+def new_boot() -> str:
+    """A fresh 64-bit identity of this process, 16 hexadecimal digits."""
+    return secrets.token_hex(8)
+
+
+def count_verdict(counts: fields.CountFields, verdict: Verdict) -> fields.CountFields:
+    """The counters after one more result."""
+    return msgspec.structs.replace(counts, **{verdict.value: getattr(counts, verdict.value) + 1})
