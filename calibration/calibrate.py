@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 
-from . import threshold_command
+from . import coverage, threshold_command
+
+SUBCOMMANDS = (("threshold", threshold_command), ("coverage", coverage))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One subcommand per thing that can be calibrated."""
     subcommands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    for name, module in (("threshold", threshold_command),):
+    for name, module in SUBCOMMANDS:
         text = (module.__doc__ or "").partition("\n\n")[0]
         child = subcommands.add_parser(
             name,
