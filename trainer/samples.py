@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..engine.images import IMAGE_SUFFIXES
+
 GOOD = "good"
 """The label of an image without a defect, whatever its folder was called."""
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+SUFFIXES = frozenset(IMAGE_SUFFIXES)
 """File suffixes that count as images, compared in lower case."""
 
 
