@@ -35,7 +35,8 @@ class Admission:
     """Capture threads `admit`, the infer thread `take`s, the publish thread `settle`s.
 
     `depth` bounds what waits in `every` mode; `in_flight_limit` bounds what was taken and has no
-    result yet, so that memory is bounded however slow the publisher is.
+    result yet, so that memory is bounded however slow the publisher is. After `part_limit` parts
+    it closes by itself.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Admission:
         mode: Mode,
         depth: int = 2,
         in_flight_limit: int = 64,
+        part_limit: int | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         if depth < 1 or in_flight_limit < 1:
@@ -50,6 +52,7 @@ class Admission:
         self.mode: Mode = mode
         self._depth = depth
         self._in_flight_limit = in_flight_limit
+        self._part_limit = part_limit
         self._clock = clock
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
@@ -59,9 +62,9 @@ class Admission:
         self._closed = False
         self._admitted = 0
         self._results = 0
-        self._in_flight = 0
+        self._in_flight: dict[int, Ticket] = {}
         self._dropped: dict[str, int] = {}
-        self._drops_by_camera: dict[str, int] = {}
+        self._dropped_total = 0
 
     def admit(self, frame: Frame, timeout_s: float | None = 0.0) -> bool:
         """Take responsibility for one part. False: not admitted (full until timeout, or closed).
@@ -78,11 +81,13 @@ class Admission:
                 if self._closed:
                     return False
                 if frame.camera in self._slots:
-                    self._count_drop(frame.camera, SUPERSEDED)
+                    self._count_drop(SUPERSEDED)
                 # Assigning keeps a waiting camera's place in the order, so none is starved.
                 self._slots[frame.camera] = Ticket(frame, self._clock.mono_ns())
             self._admitted += 1
             self._work.notify()
+            if self._admitted == self._part_limit:
+                self._close()
             return True
 
     def take(self, limit: int = 1, timeout_s: float | None = 0.0) -> list[Ticket] | None:
@@ -94,7 +99,7 @@ class Admission:
             self._work.wait_for(self._may_take, timeout_s)
             if self._closed and not self._queue and not self._slots:
                 return None
-            room = self._in_flight_limit - self._in_flight
+            room = self._in_flight_limit - len(self._in_flight)
             tickets: list[Ticket] = []
             while len(tickets) < min(limit, room):
                 if self._queue:
@@ -103,31 +108,46 @@ class Admission:
                     tickets.append(self._slots.pop(next(iter(self._slots))))
                 else:
                     break
-            self._in_flight += len(tickets)
+            self._in_flight.update((id(ticket), ticket) for ticket in tickets)
             if tickets:
                 self._room.notify(len(tickets))
             return tickets
 
-    def settle(self) -> None:
+    def settle(self, ticket: Ticket) -> None:
         """One taken part has its result."""
         with self._lock:
-            self._end_flight()
+            self._end_flight(ticket)
             self._results += 1
 
-    def drop_taken(self, camera: str, cause: str) -> None:
+    def drop_taken(self, ticket: Ticket, cause: str) -> None:
         """One taken part is given up without a result. `latest` only: `every` never drops."""
         if self.mode == "every":
             raise ValueError("in `every` mode each admitted part gets a result")
         with self._lock:
-            self._end_flight()
-            self._count_drop(camera, cause)
+            self._end_flight(ticket)
+            self._count_drop(cause)
 
     def close(self) -> None:
         """Admit nothing more and wake everybody; what waits can still be taken."""
         with self._lock:
-            self._closed = True
-            self._room.notify_all()
-            self._work.notify_all()
+            self._close()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def unsettled(self) -> list[Ticket]:
+        """Every admitted part without a result, oldest first; all count as in flight from now on.
+
+        For the end of a line whose infer thread hangs: each of these still gets its `err`.
+        """
+        with self._lock:
+            self._close()
+            waiting = [*self._queue, *self._slots.values()]
+            self._queue.clear()
+            self._slots.clear()
+            self._in_flight.update((id(ticket), ticket) for ticket in waiting)
+            return list(self._in_flight.values())
 
     def balance(self) -> Balance:
         with self._lock:
@@ -136,12 +156,13 @@ class Admission:
                 results=self._results,
                 dropped=dict(self._dropped),
                 waiting=len(self._queue) + len(self._slots),
-                in_flight=self._in_flight,
+                in_flight=len(self._in_flight),
             )
 
-    def drops_of(self, camera: str) -> int:
-        with self._lock:
-            return self._drops_by_camera.get(camera, 0)
+    @property
+    def dropped_total(self) -> int:
+        """How many parts were dropped so far; read without the lock, an int is never torn."""
+        return self._dropped_total
 
     def _has_room(self) -> bool:
         return self._closed or len(self._queue) < self._depth
@@ -149,15 +170,19 @@ class Admission:
     def _may_take(self) -> bool:
         if not self._queue and not self._slots:
             return self._closed
-        return self._in_flight < self._in_flight_limit
+        return len(self._in_flight) < self._in_flight_limit
 
-    def _end_flight(self) -> None:
-        if self._in_flight < 1:
-            raise RuntimeError("a part was settled that was never taken")
-        self._in_flight -= 1
-        if self._in_flight == self._in_flight_limit - 1:
+    def _end_flight(self, ticket: Ticket) -> None:
+        if self._in_flight.pop(id(ticket), None) is None:
+            raise RuntimeError("a part was settled twice, or was never taken")
+        if len(self._in_flight) == self._in_flight_limit - 1:
             self._work.notify()
 
-    def _count_drop(self, camera: str, cause: str) -> None:
+    def _close(self) -> None:
+        self._closed = True
+        self._room.notify_all()
+        self._work.notify_all()
+
+    def _count_drop(self, cause: str) -> None:
         self._dropped[cause] = self._dropped.get(cause, 0) + 1
-        self._drops_by_camera[camera] = self._drops_by_camera.get(camera, 0) + 1
+        self._dropped_total += 1

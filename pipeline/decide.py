@@ -52,7 +52,8 @@ def decide(
     finite means the network did not evaluate the part: `err`, never a pass.
     """
     if not math.isfinite(score) or not bool(np.isfinite(anomaly_map).all()):
-        return uninspected("not_finite", "the network returned a score or map that is not finite")
+        detail = "the network returned a score or map that is not finite"
+        return uninspected("not_finite", detail, threshold.value)
     if not score > threshold.value:
         return Decision(Verdict.OK, (), score, threshold.value)
     review = threshold.review_value is not None and score <= threshold.review_value

@@ -1,4 +1,4 @@
-"""How the line is doing: latency histograms per stage and the snapshot every heartbeat carries.
+"""How the line is doing: latency histograms per stage and where every part is.
 
 Averages hide the one late part in a hundred, which is the one that passes the gate. So latencies
 are kept in logarithmic buckets: constant memory, any quantile, less than 1.6 % error.
@@ -6,9 +6,10 @@ are kept in logarithmic buckets: constant memory, any quantile, less than 1.6 % 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
+from . import wire_messages as wire
 from .records import Latency
 
 _LINEAR = 128
@@ -36,39 +37,36 @@ def _upper_edge(bucket: int) -> int:
     return ((mantissa + 1) << shift) - 1
 
 
-_BUCKETS = _bucket(_MAX_VALUE) + 1
-
-
 class LatencyHistogram:
-    """Counts of non-negative integer microseconds; exact count, sum and maximum."""
+    """Counts of non-negative integer microseconds; exact count and maximum.
+
+    Only buckets that were hit are kept: a few hundred at most, whatever the run length.
+    """
 
     def __init__(self) -> None:
-        self.counts = [0] * _BUCKETS
+        self.buckets: dict[int, int] = {}
         self.count = 0
-        self.total_us = 0
         self.max_us = 0
 
     def add(self, value_us: int) -> None:
-        self.counts[_bucket(value_us)] += 1
+        bucket = _bucket(value_us)
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
         self.count += 1
-        self.total_us += value_us
         if value_us > self.max_us:
             self.max_us = value_us
 
-    def quantile(self, fraction: float) -> int:
-        """The smallest bucket edge with at least `fraction` of the values at or below it.
+    def quantiles(self, fractions: Sequence[float]) -> list[int]:
+        """For each fraction (ascending) the edge of the bucket that holds the value of that rank.
 
-        0 when nothing was added; never above the recorded maximum.
+        The edge is at or up to 1/64 above the value, and never above the maximum. 0 when empty.
         """
-        if not self.count:
-            return 0
-        wanted = max(1, int(-(-fraction * self.count // 1)))
+        edges: list[int] = []
         seen = 0
-        for bucket, count in enumerate(self.counts):
+        for bucket, count in sorted(self.buckets.items()):
             seen += count
-            if seen >= wanted:
-                return min(_upper_edge(bucket), self.max_us)
-        return self.max_us
+            while len(edges) < len(fractions) and seen >= fractions[len(edges)] * self.count:
+                edges.append(min(_upper_edge(bucket), self.max_us))
+        return edges or [0] * len(fractions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +93,13 @@ class StageLatencies:
         for name, histogram in self._pairs:
             histogram.add(getattr(latency, name))
 
-    def quantiles(self, stages: Iterable[str] = STAGES) -> dict[str, Quantiles]:
-        return {
-            stage: Quantiles(
-                count=(h := self._histograms[stage]).count,
-                p50_us=h.quantile(0.50),
-                p90_us=h.quantile(0.90),
-                p99_us=h.quantile(0.99),
-                max_us=h.max_us,
-            )
-            for stage in stages
-        }
+    def quantiles(self) -> dict[str, Quantiles]:
+        return {stage: _quantiles(histogram) for stage, histogram in self._histograms.items()}
+
+
+def _quantiles(histogram: LatencyHistogram) -> Quantiles:
+    p50, p90, p99 = histogram.quantiles((0.50, 0.90, 0.99))
+    return Quantiles(histogram.count, p50, p90, p99, histogram.max_us)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,31 +130,36 @@ class Balance:
         return self.admitted == self.results + self.dropped_total + self.pending
 
 
-@dataclass(frozen=True, slots=True)
-class CameraHealth:
-    """One camera as the heartbeat shows it."""
-
-    state: str
-    """"starting", "running", "idle", "reopening", "ended", "failed" or "stopped"."""
-    admitted: int
-    reconnects: int
-    last_age_ms: int | None
-    """Milliseconds since the last frame; None before the first one."""
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class HealthSnapshot:
-    """What a heartbeat says about the line (the publisher adds box, boot, seq and time)."""
-
-    state: str
-    """"starting", "running", "draining" or "stopped"."""
-    ready: bool
-    uptime_s: float
-    cameras: dict[str, CameraHealth]
-    balance: Balance
-    latency: dict[str, Quantiles]
-    verdicts: dict[str, int]
-    backend: str
-    plan: str
-    """Digest of the plan in use."""
+def health_fields(
+    *,
+    ready: bool,
+    uptime_s: float,
+    cameras: Mapping[str, wire.CameraFields],
+    latency: Mapping[str, Quantiles],
+    balance: Balance,
+    backend: str,
+) -> wire.HealthFields:
+    """What the heartbeat says about the line."""
+    return wire.HealthFields(
+        ready=ready,
+        uptime_s=uptime_s,
+        cams=dict(cameras),
+        lat_us={
+            stage: wire.QuantileFields(
+                n=value.count,
+                p50=value.p50_us,
+                p90=value.p90_us,
+                p99=value.p99_us,
+                max=value.max_us,
+            )
+            for stage, value in latency.items()
+        },
+        drops=balance.dropped,
+        balance=wire.BalanceFields(
+            admitted=balance.admitted,
+            results=balance.results,
+            dropped=balance.dropped_total,
+            pending=balance.pending,
+        ),
+        backend=backend,
+    )

@@ -115,15 +115,14 @@ class DeviceSource:
 def to_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
     """OpenCV's BGR, BGRA or grey image, 8 or 16 bit, as uint8 RGB (h, w, 3)."""
     if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
+        image = np.right_shift(image, 8).astype(np.uint8)
     if image.dtype != np.uint8:
         raise CameraError(f"the camera delivers {image.dtype} pixels, which are not supported")
     channels = 1 if image.ndim == 2 else image.shape[2]
     code = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}.get(channels)
     if code is None:
         raise CameraError(f"the camera delivers {channels} channels, which are not supported")
-    converted: NDArray[np.uint8] = cv2.cvtColor(image, code)
-    return converted
+    return np.asarray(cv2.cvtColor(image, code), dtype=np.uint8)
 
 
 def _stable_name(path: Path) -> Path | None:
