@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import argparse
 
-from . import coverage, threshold_command
+from . import coverage, regions_command, threshold_command
 
-SUBCOMMANDS = (("threshold", threshold_command), ("coverage", coverage))
+SUBCOMMANDS = (
+    ("threshold", threshold_command),
+    ("coverage", coverage),
+    ("regions", regions_command),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -39,25 +39,39 @@ class Split:
     fit_hashes: frozenset[str]
 
 
-def score_images(paths: Sequence[Path], engine: Engine) -> NDArray[np.float64]:
-    """Scores (n,) of image files in the order given. Raises DataError naming an unusable file."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """What the engine says about one image file."""
+
+    path: Path
+    image_size: tuple[int, int]
+    """(height, width) of the file."""
+    anomaly_map: NDArray[np.float32]
+    """(H, W) of the network's input."""
+    score: float
+
+
+def infer_images(paths: Sequence[Path], engine: Engine) -> Iterator[Scored]:
+    """Map and score of image files, in order. Raises DataError naming an unusable file."""
     manifest = engine.manifest
-    scores: list[float] = []
-    batches = [
-        paths[start : start + manifest.batch] for start in range(0, len(paths), manifest.batch)
-    ]
-    for batch in _progress(batches, "scoring"):
-        inputs = []
+    starts = range(0, len(paths), manifest.batch)
+    for batch in _progress([paths[at : at + manifest.batch] for at in starts], "scoring"):
+        inputs, sizes = [], []
         for path in batch:
+            pixels = read_rgb(path)
             try:
-                inputs.append(to_network_input(read_rgb(path), manifest.input))
-            except DataError:
-                raise
+                inputs.append(to_network_input(pixels, manifest.input))
             except ConfigError as error:
                 raise DataError(f"{path}: {error.sentence}", error.hint) from error
-        _, batch_scores = engine.infer(np.stack(inputs))
-        scores.extend(float(score) for score in batch_scores)
-    return np.array(scores, dtype=np.float64)
+            sizes.append((pixels.shape[0], pixels.shape[1]))
+        maps, scores = engine.infer(np.stack(inputs))
+        for path, size, anomaly_map, score in zip(batch, sizes, maps, scores, strict=True):
+            yield Scored(path, size, anomaly_map, float(score))
+
+
+def score_images(paths: Sequence[Path], engine: Engine) -> NDArray[np.float64]:
+    """Scores (n,) of image files, in order, as `infer_images`."""
+    return np.array([scored.score for scored in infer_images(paths, engine)], dtype=np.float64)
 
 
 def images_in(folder: Path) -> list[Path]:
