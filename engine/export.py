@@ -43,6 +43,7 @@ class ExportedModel:
     form: Form
     exporter: Exporter
     """ "legacy" is torch's TorchScript tracer, "dynamo" its torch.export successor."""
+    batch: int
     torch_version: str
 
     def bytes(self) -> bytes:
@@ -77,7 +78,7 @@ def export_model(
     model = plain_graph(raw)
     model.ir_version = IR_VERSION
     _check_opset(model)
-    return ExportedModel(model, form, exporter, torch.__version__)
+    return ExportedModel(model, form, exporter, batch, torch.__version__)
 
 
 def _legacy(module: nn.Module, example: Tensor, outputs: tuple[str, ...]) -> onnx.ModelProto:
@@ -88,7 +89,7 @@ def _legacy(module: nn.Module, example: Tensor, outputs: tuple[str, ...]) -> onn
         torch.onnx.export(
             module,
             (example,),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # the annotation forgets file objects
             dynamo=False,
             opset_version=OPSET,
             input_names=[INPUT],
@@ -146,7 +147,8 @@ def _features_only(inspector: Inspector) -> nn.Module:
 
 def _input_size(inspector: Inspector) -> tuple[int, int]:
     """Height and width, from the finest level's matrices (they are part of the network)."""
-    return int(inspector.head.rows1.shape[0]), int(inspector.head.columns1.shape[1])
+    buffers = dict(inspector.head.named_buffers())
+    return int(buffers["rows1"].shape[0]), int(buffers["columns1"].shape[1])
 
 
 def _check_opset(model: onnx.ModelProto) -> None:

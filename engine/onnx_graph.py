@@ -115,20 +115,21 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
 def _constant_value(node: onnx.NodeProto) -> NDArray[np.generic]:
     for item in node.attribute:
         if item.name == "value":
-            return numpy_helper.to_array(item.t)
+            value: NDArray[np.generic] = numpy_helper.to_array(item.t)
+            return value
         if item.name == "value_float":
-            return np.float32(item.f)[...]
+            return np.array(item.f, np.float32)
         if item.name == "value_floats":
             return np.array(item.floats, np.float32)
         if item.name == "value_int":
-            return np.int64(item.i)[...]
+            return np.array(item.i, np.int64)
         if item.name == "value_ints":
             return np.array(item.ints, np.int64)
     raise EngineError(f"Constant node {node.output[0]} of the exported graph has no plain value")
 
 
 def _drop_identities(graph: onnx.GraphProto) -> None:
-    """Readers of an Identity (or an inactive Dropout) read its source; graph outputs keep theirs."""
+    """Readers of an Identity or an idle Dropout read its source; graph outputs keep theirs."""
     results = {output.name for output in graph.output}
     source: dict[str, str] = {}
     for node in list(graph.node):
@@ -161,4 +162,22 @@ def _tensors_read(graph: onnx.GraphProto) -> Iterable[str]:
 
 
 def _float64(tensor: onnx.TensorProto) -> NDArray[np.float64]:
-    return numpy_helper.to_array(tensor).astype(np.float64)
+    value: NDArray[np.float64] = numpy_helper.to_array(tensor).astype(np.float64)
+    return value
+
+
+def poisoned_copies(model: onnx.ModelProto) -> Iterable[onnx.ModelProto]:
+    """Copies with one NaN weight: in the first, the middle and the last convolution.
+
+    They are the negative control of "NaN scores +inf": the features themselves become NaN.
+    """
+    convolutions = [node for node in model.graph.node if node.op_type in OUTPUT_CHANNEL_AXIS]
+    for node in (convolutions[0], convolutions[len(convolutions) // 2], convolutions[-1]):
+        poisoned = onnx.ModelProto()
+        poisoned.CopyFrom(model)
+        for tensor in poisoned.graph.initializer:
+            if tensor.name == node.input[1]:
+                value = numpy_helper.to_array(tensor).copy()
+                value.flat[0] = np.nan
+                tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+        yield poisoned

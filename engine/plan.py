@@ -38,7 +38,8 @@ class Plan:
     manifest: Manifest
     digest: str
     """ "sha256:..." over the whole file: the plan's identity in events and reports."""
-    _data: bytes = field(repr=False)
+    data: bytes = field(repr=False)
+    """The whole file."""
     _spans: Mapping[str, tuple[int, int]] = field(repr=False)
 
     def members(self) -> tuple[str, ...]:
@@ -56,7 +57,7 @@ class Plan:
                 "compile the plan again",
             )
         start, size = self._spans[member]
-        view = memoryview(self._data)[start : start + size]
+        view = memoryview(self.data)[start : start + size]
         expected, found = self.manifest.members[member].sha256, _sha256(view)
         if found != expected:
             raise PlanError(

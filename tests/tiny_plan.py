@@ -13,14 +13,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from skrd4ad.engine.check_set import CheckPictures, check_set_bytes
 from skrd4ad.engine.plan import write_plan
-from skrd4ad.engine.preprocess import crop_and_resize, normalise
+from skrd4ad.engine.preprocess import crop_and_resize
 from skrd4ad.engine.score_map import combine, image_score, resampling_matrix
 from skrd4ad.engine.spec import (
     LEVEL_STRIDES,
     InputSpec,
     Manifest,
     NetworkSpec,
+    Parity,
     Proof,
     Roi,
     RunOrigin,
@@ -38,6 +40,15 @@ THRESHOLD = Threshold(
     n_normals=99,
     score_quantiles=(0.0,) * 7,
     source="tiny plan",
+)
+
+PARITY = Parity(
+    reference="numpy float64",
+    n_images=9,
+    map_max_abs=0.0,
+    map_tolerance=1e-5,
+    score_max_abs=0.0,
+    score_tolerance=1e-5,
 )
 
 
@@ -149,24 +160,26 @@ def tiny_manifest(
             n_fit=0,
             n_calibration=0,
         ),
-        proof=Proof(parity=(), negative_controls={}, latency_ms_p50=0.0, latency_ms_p99=0.0),
+        proof=Proof(parity=(PARITY,), negative_controls={}, latency_ms_p50=0.0, latency_ms_p99=0.0),
         members={},
         threshold=threshold,
     )
 
 
 def tiny_members(size: int = 64, batch: int = 1, seed: int = 1) -> Mapping[str, bytes]:
-    """`model.onnx` and `check.npz` (eight random pictures with their float64 reference)."""
-    import io
-
+    """`model.onnx` and `check.npz` (nine pictures with their float64 reference)."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (8, 5, 5, 3), np.uint8)
     spec = InputSpec(height=size, width=size)
-    pixels = np.stack([crop_and_resize(picture, spec) for picture in coarse])
-    maps, scores = tiny_reference(np.stack([normalise(picture, spec) for picture in pixels]))
-    buffer = io.BytesIO()
-    np.savez(buffer, pixels=pixels, maps=maps.astype("f4"), scores=scores.astype("f4"))
-    return {"model.onnx": tiny_model(size, batch), "check.npz": buffer.getvalue()}
+    pixels = [crop_and_resize(picture, spec) for picture in coarse]
+    patched = pixels[0].copy()
+    patched[: size // 4, : size // 4] = 255
+    pictures = CheckPictures(
+        np.stack([*pixels, patched]), (*(f"random {n}" for n in range(8)), "random 0, patched")
+    )
+    maps, scores = tiny_reference(pictures.network_input(spec))
+    check = check_set_bytes(pictures, maps, scores)
+    return {"model.onnx": tiny_model(size, batch), "check.npz": check}
 
 
 def write_tiny_plan(
