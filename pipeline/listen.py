@@ -1,0 +1,233 @@
+"""Subscribe to a line: show its results, record them, and say whether they may be acted on.
+
+Ends at the publisher's BYE or after --count results. Exit code 6: nothing was reachable, the stream
+fell silent, or events were lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import signal
+import sys
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from ..errors import ConfigError, NetworkError
+from .clock import SYSTEM_CLOCK, Clock
+from .listen_view import (
+    TABLE_HEAD,
+    Tally,
+    diagnosis,
+    health_line,
+    note_heartbeat,
+    notice_line,
+    result_line,
+    screen,
+    summary_line,
+)
+from .recording import Recording, save_map
+from .stream_check import Gap, Restart
+from .subscriber import Item, Subscriber
+from .wire import AlarmMessage, HeartbeatMessage, ResultMessage, StateMessage
+from .wire_map import MapMessage
+
+_REPAINT_S = 0.2
+_HEALTH_LINE_S = 5.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--connect", default="tcp://127.0.0.1:5555", metavar="URL", help="the events endpoint"
+    )
+    parser.add_argument("--maps", metavar="URL", help="the maps endpoint, to receive maps too")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON line per result on stdout, nothing else"
+    )
+    parser.add_argument("--record", type=Path, metavar="DIR", help="keep all events (and maps)")
+    parser.add_argument(
+        "--save-maps",
+        type=Path,
+        metavar="DIR",
+        help="write each map as .png and .npy; needs --maps",
+    )
+    parser.add_argument("--count", type=int, metavar="N", help="end after N results")
+    parser.add_argument(
+        "--wait-s",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="how long to wait for the first sign",
+    )
+    parser.add_argument(
+        "--idle-s", type=float, default=5.0, metavar="S", help="silence that ends a running stream"
+    )
+    parser.add_argument(
+        "--max-age-ms",
+        type=float,
+        default=1000.0,
+        metavar="MS",
+        help="later messages are not fresh",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.count is not None and arguments.count < 1:
+        raise ConfigError(f"--count {arguments.count}: must be 1 or more", "leave it out for all")
+    if arguments.save_maps is not None and arguments.maps is None:
+        raise ConfigError("--save-maps needs --maps", "for example --maps tcp://127.0.0.1:5556")
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(
+            Subscriber(arguments.connect, arguments.maps, max_age_ms=arguments.max_age_ms)
+        )
+        recording = None
+        if arguments.record is not None:
+            recording = stack.enter_context(Recording(arguments.record))
+        display = _choose_display(arguments.json)
+        stack.callback(display.close)
+        stack.enter_context(_sigterm_interrupts())
+        for item in stream.ticks(arguments.wait_s, arguments.idle_s, _REPAINT_S):
+            display.show(item, stream)
+            if recording is not None and not isinstance(item, Gap | Restart | None):
+                recording.add(item)
+            if isinstance(item, MapMessage) and arguments.save_maps is not None:
+                save_map(arguments.save_maps, item)
+            if display.tally.results == arguments.count:
+                break
+        status = stream.status()
+    print(summary_line(status, display.tally), file=sys.stderr)
+    if status.missing:
+        raise NetworkError(
+            f"{status.missing} events of {stream.check.box} were lost on the way",
+            "is this computer too slow, or the network? `skrd4ad replay` fetches them",
+        )
+    return 0
+
+
+class JsonLines:
+    """One line per result on stdout; losses and restarts on stderr."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+
+    def show(self, item: Item | None, stream: Subscriber) -> None:
+        _count(self.tally, item, SYSTEM_CLOCK)
+        if isinstance(item, ResultMessage):
+            sys.stdout.buffer.write(msgspec.json.encode(item.header) + b"\n")
+            sys.stdout.buffer.flush()
+        elif isinstance(item, Gap | Restart):
+            print(_notice_text(item), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing to restore."""
+
+
+class PlainLines:
+    """A line per result, state and alarm; the health of the stream every few seconds."""
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.tally = Tally()
+        self._clock = clock
+        self._next_health_ns = clock.mono_ns() + int(_HEALTH_LINE_S * 1e9)
+        print(TABLE_HEAD, flush=True)
+
+    def show(self, item: Item | None, stream: Subscriber) -> None:
+        _count(self.tally, item, self._clock)
+        line = _line(item)
+        if line:
+            print(line, flush=True)
+        now_ns = self._clock.mono_ns()
+        if now_ns >= self._next_health_ns:
+            self._next_health_ns = now_ns + int(_HEALTH_LINE_S * 1e9)
+            status = stream.status()
+            print(f"          {health_line(status, self.tally, now_ns)}", flush=True)
+            print(f"          {diagnosis(status, self.tally)}", flush=True)
+
+    def close(self) -> None:
+        """Nothing to restore."""
+
+
+class LiveTable:
+    """The newest results above the health of the stream, repainted in place."""
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.tally = Tally()
+        self._clock = clock
+        self._rows: deque[str] = deque(maxlen=200)
+        self._next_paint_ns = 0
+        self._painted_lines = 0
+
+    def show(self, item: Item | None, stream: Subscriber) -> None:
+        _count(self.tally, item, self._clock)
+        line = _line(item)
+        if line:
+            self._rows.append(line)
+        now_ns = self._clock.mono_ns()
+        if now_ns >= self._next_paint_ns or stream.check.ended:
+            self._next_paint_ns = now_ns + int(_REPAINT_S * 1e9)
+            self._paint(stream, now_ns)
+
+    def close(self) -> None:
+        """Leave the cursor below the table."""
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+
+    def _paint(self, stream: Subscriber, now_ns: int) -> None:
+        width, height = shutil.get_terminal_size()
+        rows = list(self._rows)[-max(min(height - 6, 30), 3) :]
+        lines = screen(rows, stream.status(), self.tally, now_ns)
+        up = f"\x1b[{self._painted_lines - 1}F" if self._painted_lines > 1 else "\r"
+        body = "\n".join(f"{line[: width - 1]}\x1b[K" for line in lines)
+        sys.stdout.write(f"{up}{body}\x1b[J")
+        sys.stdout.flush()
+        self._painted_lines = len(lines)
+
+
+def _choose_display(as_json: bool) -> JsonLines | PlainLines | LiveTable:
+    if as_json:
+        return JsonLines()
+    return LiveTable() if sys.stdout.isatty() else PlainLines()
+
+
+def _count(tally: Tally, item: Item | None, clock: Clock) -> None:
+    if isinstance(item, ResultMessage):
+        tally.add_result(item.header, clock.mono_ns())
+    elif isinstance(item, HeartbeatMessage):
+        note_heartbeat(tally, item)
+    elif isinstance(item, MapMessage):
+        tally.maps += 1
+
+
+def _line(item: Item | None) -> str:
+    if isinstance(item, ResultMessage):
+        return result_line(item.header)
+    if isinstance(item, StateMessage | AlarmMessage):
+        return notice_line(item)
+    if isinstance(item, Gap | Restart):
+        return _notice_text(item)
+    return ""
+
+
+def _notice_text(notice: Gap | Restart) -> str:
+    if isinstance(notice, Gap):
+        return f"          LOST {notice.count} events: {notice.first} to {notice.last}"
+    return f"          RESTART: {notice.box} is a new process (boot {notice.new_boot})"
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends the loop as Ctrl-C does, so that files and terminal are left in order."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,220 @@
+"""The receiving edge: a stream of messages and notices, and whether it may be acted on.
+
+    with Subscriber("tcp://edge07:5555") as stream:
+        for item in stream.items():
+            match item:
+                case ResultMessage() if stream.status().ok: ...
+                case Gap(): ...
+
+One thread, no callbacks. A subscriber may start before its publisher and survives its restarts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from types import TracebackType
+
+import zmq
+
+from ..errors import ConfigError, NetworkError
+from .clock import SYSTEM_CLOCK, Clock
+from .stream_check import Notice, StreamCheck, StreamStatus
+from .topics import KINDS
+from .wire import Message, VersionError, decode
+from .wire_map import MapMessage
+from .wire_record import DecodeError
+
+log = logging.getLogger(__name__)
+
+Item = Message | Notice
+CLIENT_OPTIONS: dict[int, int] = {
+    zmq.LINGER: 0,
+    zmq.CONNECT_TIMEOUT: 1000,
+    zmq.RECONNECT_IVL: 100,
+    zmq.RECONNECT_IVL_MAX: 1000,
+    zmq.HEARTBEAT_IVL: 1000,
+    zmq.HEARTBEAT_TIMEOUT: 3000,
+    zmq.HEARTBEAT_TTL: 3000,
+    zmq.MAXMSGSIZE: 8 * 1024 * 1024,
+}
+"""A healed cable is used again within a second or so; the defaults need seven."""
+EVENTS_RCVHWM = 10_000
+MAPS_RCVHWM, MAPS_RCVBUF = 2, 256 * 1024
+
+
+class Subscriber:
+    """Subscribes to all events of one box, and to its maps when `maps` names their endpoint.
+
+    `max_age_ms` bounds `fresh`. Usable as a context manager; raises ConfigError for an endpoint
+    that is not one. Not thread-safe.
+    """
+
+    def __init__(
+        self,
+        connect: str,
+        maps: str | None = None,
+        *,
+        max_age_ms: float = 1000.0,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.connect = connect
+        self.maps = maps
+        self.check = StreamCheck(max_age_ms)
+        self.malformed = 0
+        """Messages that were not SKRD/1; they are counted, logged and ignored."""
+        self.foreign_versions = 0
+        self._clock = clock
+        self._waiting: deque[Item] = deque()
+        self._zmq: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._poller = zmq.Poller()
+        self._events: zmq.Socket[bytes] | None = None
+        self._maps: zmq.Socket[bytes] | None = None
+
+    def open(self) -> None:
+        """Connect. Returns at once: whether anybody answers shows in `status`."""
+        self._zmq = zmq.Context()
+        try:
+            if self.maps is not None:
+                # First the maps, so that they are subscribed when the publisher sees the events.
+                options: dict[int, int] = {zmq.RCVHWM: MAPS_RCVHWM, zmq.RCVBUF: MAPS_RCVBUF}
+                self._maps = self._subscribe(self.maps, "maps", options)
+            self._events = self._subscribe(self.connect, "events", {zmq.RCVHWM: EVENTS_RCVHWM})
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the sockets. Safe to call twice."""
+        for socket in (self._events, self._maps):
+            if socket is not None:
+                socket.close(linger=0)
+        self._events = self._maps = None
+        self._poller = zmq.Poller()
+        if self._zmq is not None:
+            self._zmq.term()
+            self._zmq = None
+
+    def receive(self, timeout_s: float) -> Item | None:
+        """The next message or notice; None when `timeout_s` passed without one.
+
+        A notice comes before the message that revealed it. Events come before maps.
+        """
+        deadline_ns = self._clock.mono_ns() + int(timeout_s * 1e9)
+        while not self._waiting:
+            left_ns = deadline_ns - self._clock.mono_ns()
+            ready = dict(self._poller.poll(max(left_ns // 1_000_000, 0)))
+            if not ready:
+                return None
+            socket = self._events if self._events in ready else self._maps
+            assert socket is not None, "Subscriber.open() comes first"
+            self._take(socket.recv_multipart())
+            if left_ns <= 0 and not self._waiting:
+                return None
+        return self._waiting.popleft()
+
+    def items(self, first_s: float = 30.0, silent_s: float = 5.0) -> Iterator[Item]:
+        """Messages and notices until BYE, and the maps that came before it.
+
+        Raises NetworkError when nothing at all came for `first_s`, or nothing (not even a
+        heartbeat) for `silent_s` later on.
+        """
+        for item in self.ticks(first_s, silent_s, tick_s=max(first_s, silent_s)):
+            if item is not None:
+                yield item
+
+    def ticks(self, first_s: float, silent_s: float, tick_s: float) -> Iterator[Item | None]:
+        """As `items`, with None whenever `tick_s` passed without anything."""
+        last_ns = self._clock.mono_ns()
+        while True:
+            limit_s = silent_s if self.check.boot else first_s
+            quiet_s = (self._clock.mono_ns() - last_ns) / 1e9
+            item = self.receive(min(tick_s, max(limit_s - quiet_s, 0.0)))
+            if item is not None:
+                last_ns = self._clock.mono_ns()
+            elif (self._clock.mono_ns() - last_ns) / 1e9 >= limit_s:
+                raise self._silence(limit_s)
+            yield item
+            if self.check.ended and not self._waiting:
+                yield from self._last_maps()
+                return
+
+    def status(self) -> StreamStatus:
+        """alive, fresh, contiguous and valid, now."""
+        return self.check.status(self._clock.mono_ns())
+
+    def __enter__(self) -> Subscriber:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _subscribe(self, endpoint: str, name: str, options: dict[int, int]) -> zmq.Socket[bytes]:
+        assert self._zmq is not None
+        socket = self._zmq.socket(zmq.SUB)
+        for option, value in {**CLIENT_OPTIONS, **options}.items():
+            socket.setsockopt(option, value)
+        socket.setsockopt(zmq.IPV6, 1 if "[" in endpoint else 0)
+        for kind, info in KINDS.items():
+            # All kinds that take a seq must be subscribed, or losses could not be told.
+            if info.socket == name:
+                socket.setsockopt(zmq.SUBSCRIBE, f"{kind}/".encode("ascii"))
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            socket.close(linger=0)
+            raise ConfigError(
+                f"{endpoint!r} cannot be connected to: {error.strerror}",
+                "write it as tcp://HOST:PORT, for example tcp://127.0.0.1:5555",
+            ) from None
+        self._poller.register(socket, zmq.POLLIN)
+        return socket
+
+    def _take(self, parts: list[bytes]) -> None:
+        try:
+            message = decode(parts)
+        except VersionError as error:
+            if not self.foreign_versions:
+                log.error("%s (said once; such messages are counted and ignored)", error)
+            self.foreign_versions += 1
+            return
+        except DecodeError as error:
+            self.malformed += 1
+            log.warning("ignored a malformed message: %s", error)
+            return
+        if isinstance(message, MapMessage):
+            self._waiting.append(message)
+            return
+        if self.check.box and message.header.box != self.check.box:
+            self.malformed += 1
+            log.warning("ignored an event of %s: following %s", message.header.box, self.check.box)
+            return
+        notices = self.check.receive(message, self._clock.mono_ns())
+        if notices is not None:
+            self._waiting.extend((*notices, message))
+
+    def _silence(self, limit_s: float) -> NetworkError:
+        if self.check.boot:
+            return NetworkError(
+                f"the stream of {self.check.box} at {self.connect} fell silent: nothing for "
+                f"{limit_s:g} s after event {self.check.last_seq}",
+                "is the box running, and the network between? the line must be stopped",
+            )
+        return NetworkError(
+            f"nothing was heard from {self.connect} for {limit_s:g} s",
+            "is `skrd4ad stream` running there, and is the port the one of its events?",
+        )
+
+    def _last_maps(self) -> Iterator[Item]:
+        """Maps travel beside the events: BYE may overtake the last of them by a moment."""
+        while self._maps is not None and self._maps.poll(200):
+            self._take(self._maps.recv_multipart())
+            yield from self._waiting
+            self._waiting.clear()
