@@ -24,14 +24,15 @@ import cv2
 
 from ..engine.backends.base import BACKEND_CHOICES, Engine, open_engine
 from ..engine.plan import Plan, load_plan
-from ..engine.spec import Manifest, Threshold
-from ..errors import CalibrationError, ConfigError
+from ..engine.spec import Threshold
+from ..errors import ConfigError
 from . import wire_messages as wire
 from .admission import Mode
 from .capture.base import Source
 from .capture.uri import open_source, parse_uri
 from .line import LineSettings, LineSummary, run_line
 from .publish import Publisher, PublishSettings
+from .readiness import plan_threshold, teacher_warning
 
 log = logging.getLogger(__name__)
 EXIT_INTERRUPTED = 130
@@ -111,26 +112,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
     _print_summary(summary, arguments.json)
     return EXIT_INTERRUPTED if stop.signal == signal.SIGINT else 0
-
-
-def plan_threshold(plan: Plan) -> Threshold:
-    """The plan's threshold. Raises CalibrationError, with the command that makes one."""
-    if plan.manifest.threshold is None:
-        raise CalibrationError(
-            f"{plan.path} has no threshold, so no part could be judged",
-            f"skrd4ad calibrate threshold --plan {plan.path} --run RUN_FOLDER",
-        )
-    return plan.manifest.threshold
-
-
-def teacher_warning(manifest: Manifest) -> str:
-    """What to tell whoever reads results of a teacher that never saw real pictures; else ""."""
-    if manifest.teacher.kind in ("random", "rendered"):
-        return (
-            f"the teacher's weights are {manifest.teacher.kind}, not trained on photographs: fit "
-            "for demonstration, not for production"
-        )
-    return ""
 
 
 def _cameras(texts: list[str]) -> list[tuple[str, Source]]:
