@@ -5,7 +5,7 @@ All in float32 whatever the features are, all averaged over the batch, teacher f
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,8 @@ from torch.nn import functional
 
 from ..engine.spec import NetworkSpec
 from .network import Features
+from .preset import LossWeights
 from .resnet import SHAPES, initialise
-
-SkipLoss = Literal["relative", "inter_group"]
 
 TINY = 1e-12
 
@@ -27,15 +26,6 @@ class LossTerms(NamedTuple):
     cosine: Tensor
     skip: Tensor
     reconstruction: Tensor
-
-
-class LossWeights(NamedTuple):
-    """alpha, beta, gamma of the poster's triple loss and what its L_skip means."""
-
-    reconstruction: float
-    cosine: float
-    skip: float
-    skip_loss: SkipLoss
 
 
 def cosine_loss(taught: tuple[Tensor, ...], rebuilt: tuple[Tensor, ...]) -> Tensor:

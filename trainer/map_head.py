@@ -12,22 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..engine.score_map import check_contract, resampling_matrix, top_count
+from ..engine.score_map import TINY, check_contract, resampling_matrix, top_count
 from ..engine.spec import LEVEL_STRIDES, InputSpec, ScoreContract
 from .network import Network
 
 
 def cosine_distance(taught: Tensor, rebuilt: Tensor) -> Tensor:
-    """(N, C, h, w) twice -> 1 - cosine per pixel, float32 (N, h, w). A zero norm gives 0.
+    """(N, C, h, w) twice -> 1 - cosine per pixel, float32 (N, h, w).
 
-    Norms and dot product are float32 whatever the features are: in half precision the cosine of
-    a 1024-vector with itself is off by up to 0.008.
+    Two zero vectors agree (0), one zero vector does not (1). Norms and dot product are float32
+    whatever the features are: in half precision the cosine of a 1024-vector with itself is off
+    by up to 0.008.
     """
     a, b = taught.float(), rebuilt.float()
-    norms = a.square().sum(1).sqrt() * b.square().sum(1).sqrt()
-    zero = norms == 0.0
-    cosine = (a * b).sum(1) / torch.where(zero, torch.ones_like(norms), norms)
-    return torch.where(zero, torch.zeros_like(cosine), 1.0 - cosine)
+    norm_a, norm_b = a.square().sum(1).sqrt(), b.square().sum(1).sqrt()
+    cosine = (a * b).sum(1) / (norm_a.clamp_min(TINY) * norm_b.clamp_min(TINY))
+    both_zero = (norm_a <= TINY) & (norm_b <= TINY)
+    return torch.where(both_zero, torch.zeros_like(cosine), 1.0 - cosine)
 
 
 class MapHead(nn.Module):

@@ -6,6 +6,7 @@ and `layer4` only on request. Stride 2 sits on the 3x3 convolution ("v1.5"), as 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -152,21 +153,24 @@ class ResNetTrunk(nn.Module):
 
 
 @torch.no_grad()
-def calibrate_batch_norm(module: nn.Module, batches: list[tuple[Tensor, ...]]) -> None:
+def calibrate_batch_norm(
+    module: nn.Module,
+    forward: Callable[..., object],
+    batches: Iterable[tuple[Tensor, ...]],
+) -> None:
     """Replace the running statistics of every BatchNorm in `module` by those of `batches`.
 
-    Each entry is the positional input of one forward pass. The result is the plain average over
-    the batches ("precise BN"), independent of momentum and of their order up to rounding.
+    `forward(*batch)` must run `module`. The result is the plain average over the batches
+    ("precise BN"): independent of momentum, and of their order up to rounding.
     """
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    was_training = module.training
+    before = [(norm.momentum, norm.training) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
     for batch in batches:
-        module(*batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
+        forward(*batch)
+    for norm, (momentum, training) in zip(norms, before, strict=True):
         norm.momentum = momentum
-    module.train(was_training)
+        norm.train(training)

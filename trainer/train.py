@@ -1,0 +1,212 @@
+"""Learn what good parts look like: images of normal parts in, a run folder out.
+
+The test folder is never read here. What is exported is the running average of the weights at the
+end of a fixed schedule; nothing is chosen by looking at defects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .checkpoint import Run, load_run
+from .config import TrainConfig, load_config, parse_image_size
+from .datasets import find_dataset
+from .inputs import ImageStore, Lessons
+from .learner import Learner
+from .losses import cosine_loss
+from .network import Network
+from .progress import EpochRow, Progress
+from .resnet import calibrate_batch_norm
+from .run_folder import RunFolder
+from .schedule import batch_indices, even_chunks, learning_rate, steps_per_epoch
+from .split import split_normals, split_rows
+from .teacher import install_teacher
+
+log = logging.getLogger(__name__)
+
+TEACHER_SAMPLE = 64
+"""Images whose statistics calibrate the batch norms of a random teacher."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", help="folder with the images", metavar="DIR")
+    parser.add_argument("--category", help="which category below --data")
+    parser.add_argument("--out", help="the run folder to write", metavar="DIR")
+    parser.add_argument("--config", type=Path, help="YAML with any key of TrainConfig")
+    parser.add_argument("--backbone", help="resnet18, resnet34, resnet50 or wide_resnet50_2")
+    parser.add_argument(
+        "--backbone-weights",
+        metavar="FILE",
+        help="teacher state dict, or 'rendered', or 'random'; without it torchvision downloads",
+    )
+    parser.add_argument("--preset", help="poster, official or rd4ad")
+    parser.add_argument("--image-size", metavar="H[,W]", help="multiples of 32")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument(
+        "--resume", action="store_true", help="continue an interrupted run with the same options"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    options = {
+        "data": arguments.data,
+        "category": arguments.category,
+        "out": arguments.out,
+        "backbone": arguments.backbone,
+        "backbone_weights": arguments.backbone_weights,
+        "preset": arguments.preset,
+        "epochs": arguments.epochs,
+        "batch": arguments.batch,
+        "seed": arguments.seed,
+    }
+    if arguments.image_size is not None:
+        options["image_size"] = parse_image_size(arguments.image_size)
+    result = train(load_config(arguments.config, options), resume=arguments.resume)
+    origin = result.origin
+    print(
+        f"{result.folder}: {result.spec.backbone}, preset {origin.preset}, {origin.epochs} epochs"
+        f" on {origin.n_fit} good parts, {origin.n_calibration} held out;"
+        f" teacher: {result.teacher.kind} ({result.teacher.detail})"
+    )
+    return 0
+
+
+def train(config: TrainConfig, resume: bool = False) -> Run:
+    """Train as `config` says and return the finished run.
+
+    Raises ConfigError and DataError before anything is written, EngineError when it diverges.
+    """
+    folder = RunFolder(Path(config.out), config, resume)
+    started = time.monotonic()
+
+    # Images: all are read and checked before anything is written.
+    dataset = find_dataset(Path(config.data), config.category)
+    for problem in dataset.problems:
+        log.warning("%s", problem)
+    fit, held_out = split_normals(dataset.train, config.seed, config.calibration_share)
+    split = split_rows(fit, held_out)
+    input_spec = config.input_spec()
+    fit_images = ImageStore([s.path for s in fit], input_spec, config.image_cache_gib)
+    held_out_images = ImageStore([s.path for s in held_out], input_spec, config.image_cache_gib)
+
+    # Network: seeded initialisation, frozen teacher.
+    device = choose_device(config.device)
+    torch.manual_seed(config.seed)
+    network = Network(config.network_spec())
+    teacher = install_teacher(
+        network,
+        config.backbone_weights,
+        config.seed,
+        lambda: [
+            fit_images.batch(chunk) for chunk in even_chunks(min(TEACHER_SAMPLE, len(fit)), 16)
+        ],
+        config.random_layer4,
+    )
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    network.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+    learner = Learner(
+        network,
+        config.loss_weights(),
+        clip_norm=config.clip_norm,
+        ema_decay=config.ema_decay,
+    )
+
+    # Lessons: the teacher looks at every image once when its features fit into memory.
+    share = len(fit) / (len(fit) + len(held_out))
+    lessons, checks = (
+        Lessons(
+            images,
+            network,
+            device=device,
+            memory_format=memory_format,
+            cache_gib=config.feature_cache_gib * part,
+        )
+        for images, part in ((fit_images, share), (held_out_images, 1.0 - share))
+    )
+
+    # Epochs.
+    per_epoch = steps_per_epoch(len(fit), config.batch)
+    total, warmup = config.epochs * per_epoch, round(config.warmup_epochs * per_epoch)
+    first = folder.begin(learner, split)
+    progress = Progress(config.epochs, per_epoch, first)
+    for epoch in range(first, config.epochs):
+        epoch_started = time.monotonic()
+        figures = []
+        rate = 0.0
+        for step in range(epoch * per_epoch, (epoch + 1) * per_epoch):
+            rate = learning_rate(step, total, warmup, config.learning_rate, config.final_rate_share)
+            indices = batch_indices(step, len(fit), config.batch, config.seed)
+            wants_pixels = learner.head is not None or not lessons.cached
+            x = lessons.inputs(indices) if wants_pixels else None
+            figure = learner.step(step, lessons.taught(indices, x), x, rate)
+            if figure is not None:
+                figures.append(figure)
+                progress.step(figure.total)
+        learner.mark_good()
+        seconds = time.monotonic() - epoch_started
+        loss = held_out_loss(learner.averaged, checks, config.batch)
+        row = EpochRow.of(epoch, rate, figures, loss, learner.restores, seconds)
+        progress.epoch(row)
+        folder.epoch_done(learner, row)
+    progress.close()
+
+    # Export: the average, with batch statistics of its own.
+    averaged = learner.averaged
+    refresh_batch_norm(averaged, lessons, config.batch)
+    final_loss = held_out_loss(averaged, checks, config.batch)
+    averaged.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    folder.finish(
+        averaged,
+        teacher,
+        {
+            "held_out_cosine_loss": final_loss,
+            "seconds_this_process": round(time.monotonic() - started, 1),
+            "steps": total,
+            "feature_cache": lessons.cached,
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        },
+    )
+    return load_run(folder.target)
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" is the GPU where torch sees one."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.no_grad()
+def held_out_loss(network: Network, checks: Lessons, batch: int) -> float:
+    """Cosine loss of `network` (eval mode) on the held-out good parts: divergence shows here.
+
+    It is not used to choose anything: it keeps falling while a student learns to rebuild defects.
+    """
+    network.eval()
+    total = 0.0
+    for chunk in even_chunks(len(checks), batch):
+        features = network.learn(checks.taught(chunk))
+        total += float(cosine_loss(features.teacher, features.student)) * len(chunk)
+    return total / len(checks)
+
+
+def refresh_batch_norm(network: Network, lessons: Lessons, batch: int) -> None:
+    """Batch statistics of the averaged weights over all images learned from ("precise BN")."""
+    parts = nn.ModuleList(p for p in (network.bottleneck, network.student) if p is not None)
+    chunks = even_chunks(len(lessons), batch)
+    calibrate_batch_norm(
+        parts,
+        lambda *taught: network.learn(taught),
+        (lessons.taught(chunk) for chunk in chunks),
+    )
+    network.eval()
