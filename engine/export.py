@@ -78,7 +78,7 @@ def export_model(
     model = plain_graph(raw)
     model.ir_version = IR_VERSION
     _check_opset(model)
-    return ExportedModel(model, form, exporter, batch, torch.__version__)
+    return ExportedModel(model, form, exporter, batch, str(torch.__version__))
 
 
 def _legacy(module: nn.Module, example: Tensor, outputs: tuple[str, ...]) -> onnx.ModelProto:
