@@ -22,6 +22,15 @@ EXIT_CODES = """exit codes: 0 fine, 2 usage or configuration, 3 camera, 4 plan o
 5 calibration, 6 network or security, 130 interrupted"""
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default only where there is one to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
+
+
 class Verb(NamedTuple):
     name: str
     module: str
@@ -67,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             prog=f"skrd4ad {verb.name}",
             description=(module.__doc__ or verb.job).partition("\n\n")[0],
             epilog=EXIT_CODES,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=HelpFormatter,
         )
         module.add_arguments(parser)
         logging.basicConfig(
