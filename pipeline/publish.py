@@ -92,7 +92,10 @@ class Publisher:
         self.last_seq = first_seq - 1
         self.counts = fields.CountFields()
         self._context = wire.WireContext(
-            box=box, boot=self.boot, model=model or fields.ModelFields(), regions=regions
+            box=box,
+            boot=self.boot,
+            model=wire.bounded_model(model or fields.ModelFields()),
+            regions=regions,
         )
         self._clock = clock
         self._zmq: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -152,7 +155,7 @@ class Publisher:
 
     def set_model(self, model: fields.ModelFields) -> None:
         """Name another plan in all results from now on."""
-        self._context = dataclasses.replace(self._context, model=model)
+        self._context = dataclasses.replace(self._context, model=wire.bounded_model(model))
 
     def send_result(self, result: Result, dropped_since_boot: int = 0) -> int:
         """Publish one result, then its map if the policy asks for it. Returns its seq.

@@ -137,7 +137,7 @@ def encode_result(result: Result, context: WireContext, stamp: Stamp) -> list[by
         mono_cap=result.captured_mono_ns,
         mono_pub=stamp.published_mono_ns,
         verdict=result.verdict.value,
-        reason=tuple(_bounded(reason, 64) for reason in result.reasons[:MAX_REASONS]),
+        reason=tuple(_bounded(reason, 48) for reason in result.reasons[:MAX_REASONS]),
         score=_finite(result.score),
         thr=_finite(result.threshold),
         evaluated=result.evaluated,
@@ -159,8 +159,8 @@ def encode_result(result: Result, context: WireContext, stamp: Stamp) -> list[by
         counts=stamp.counts,
         sim=result.simulated,
         map=fields.MapReference(seq=stamp.seq, avail=stamp.map_follows),
-        detail=_bounded(result.detail, 512) if result.detail else msgspec.UNSET,
-        name=msgspec.UNSET if result.name is None else _bounded(result.name, 256),
+        detail=_bounded(result.detail, 384) if result.detail else msgspec.UNSET,
+        name=msgspec.UNSET if result.name is None else _bounded(result.name, 192),
         truth=(
             _bounded(result.truth, 64)
             if result.simulated and result.truth is not None
@@ -238,6 +238,17 @@ def encode_map(result: Result, context: WireContext, seq: int) -> list[bytes]:
     return [*_frame(Topic("map", context.box, result.camera), header), b"", raw.tobytes()]
 
 
+def bounded_model(model: fields.ModelFields) -> fields.ModelFields:
+    """The same with texts that fit into a header."""
+    return fields.ModelFields(
+        name=_bounded(model.name, 64),
+        plan=_bounded(model.plan, 80),
+        backend=_bounded(model.backend, 80),
+        cal=_bounded(model.cal, 40),
+        thr_rev=model.thr_rev,
+    )
+
+
 def decode(parts: Sequence[bytes]) -> Message:
     """One message from its parts. Raises DecodeError (VersionError for another major version).
 
@@ -307,7 +318,7 @@ def _region(defect: Defect, context: WireContext) -> fields.RegionFields:
     known = defect.region in context.regions
     return fields.RegionFields(
         id=context.regions.index(defect.region) + 1 if known else UNKNOWN_REGION,
-        name=_bounded(defect.region, 48),
+        name=_bounded(defect.region, 32),
         score=_finite(defect.score),
         thr=_finite(defect.threshold),
         area_px=defect.area_px,

@@ -132,6 +132,6 @@ def float32(value: float) -> float:
     """
     if value != value:
         return float("inf")
-    if abs(value) > 3.4028234e38:
+    if abs(value) > 3.4028234663852886e38:
         return float("inf") if value > 0 else float("-inf")
     return value
