@@ -159,8 +159,8 @@ def encode_result(result: Result, context: WireContext, stamp: Stamp) -> list[by
         counts=stamp.counts,
         sim=result.simulated,
         map=fields.MapReference(seq=stamp.seq, avail=stamp.map_follows),
-        detail=_bounded(result.detail, 384) if result.detail else msgspec.UNSET,
-        name=msgspec.UNSET if result.name is None else _bounded(result.name, 192),
+        detail=_bounded(result.detail, 300) if result.detail else msgspec.UNSET,
+        name=msgspec.UNSET if result.name is None else _bounded(result.name, 160),
         truth=(
             _bounded(result.truth, 64)
             if result.simulated and result.truth is not None
