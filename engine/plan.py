@@ -205,7 +205,7 @@ def _decode_manifest(data: bytes, spans: Mapping[str, tuple[int, int]], path: Pa
                 "update skrd4ad on this machine, or compile the plan with the version installed",
             )
         return msgspec.json.decode(text, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise PlanError(
             f"{path}: its manifest is not one this skrd4ad reads: {error}", "compile the plan again"
         ) from error

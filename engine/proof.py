@@ -26,7 +26,7 @@ Scores = NDArray[np.float32]
 FP32_TOLERANCE = 1e-4
 """Allowed difference of map and score between two float32 implementations (map range 0 ... 3)."""
 
-N_FLIPS = 16
+N_FLIPS = 8
 N_LATENCY_RUNS = 30
 LATENCY_BUDGET_S = 6.0
 
