@@ -23,7 +23,9 @@ def test_help_names_every_verb_without_importing_one() -> None:
         "import sys; from skrd4ad.cli import build_parser; text = build_parser().format_help();"
         "print(text); assert not {'numpy', 'cv2', 'torch'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert all(f"  {verb.name} " in done.stdout for verb in VERBS)
 

@@ -15,6 +15,7 @@ from skrd4ad.engine.gpu_launch import (
 from skrd4ad.engine.gpu_tables import half_table, pillow_band
 from skrd4ad.engine.preprocess import to_network_input
 from skrd4ad.engine.spec import InputSpec, Roi
+from skrd4ad.pipeline.wire_map import quantise
 
 SIZES = [  # captured (h, w), ROI (x, y, w, h), network input (H, W)
     ((90, 110), None, (32, 64)),
@@ -127,13 +128,13 @@ def test_undistortion_is_cv2s_fixed_point_remap(shim, kernels):
     np.testing.assert_array_equal(straight, expected)
 
 
-def test_map_codes_for_the_wire_round_and_saturate(shim, kernels):
-    scale = 0.01
-    values = np.linspace(-0.1, 3.0, 4096, dtype=np.float32)
-    values[:3] = np.inf, np.nan, 2.55
+@pytest.mark.parametrize("threshold", [0.3, 0.0, 1e-4])
+def test_map_codes_are_those_of_the_wire(shim, kernels, threshold):
+    values = np.linspace(0.0, 8.0, 4096, dtype=np.float32)
+    values[:4] = np.inf, np.nan, -np.inf, -0.1
+    expected, scale = quantise(values, threshold)
     memory = shim.Memory(guarded=True)
     given, codes = memory.place(values), memory.empty((4096,), np.uint8)
     kernels.launch(quantise_launch(shim.address(given), shim.address(codes), scale, 4096))
-    assert codes[:3].tolist() == [255, 255, 255]
-    expected = np.clip(np.rint(values[3:] / np.float32(scale)), 0, 255).astype(np.uint8)
-    np.testing.assert_array_equal(codes[3:], expected)
+    assert codes[:4].tolist() == [255, 255, 0, 0]
+    np.testing.assert_array_equal(codes, expected)
