@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from skrd4ad.cli import main
 
 RATE = "0.1"
@@ -53,7 +52,6 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scores_by_torch(line: Path) -> dict[str, float]:
     """The torch reference on every test image, without any engine code in between."""
     import torch
-
     from skrd4ad.engine.images import read_rgb
     from skrd4ad.engine.preprocess import to_network_input
     from skrd4ad.trainer.checkpoint import load_run
