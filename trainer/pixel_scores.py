@@ -58,12 +58,7 @@ class PixelScores:
 
     def ranking(self) -> Ranking:
         """All pixels added so far, with the PRO weights of the defect pixels."""
-        if not self._defect:
-            empty = np.empty(0, np.float64)
-            return rank(empty, self._sorted_chunks(), empty)
-        return rank(
-            np.concatenate(self._defect), self._sorted_chunks(), np.concatenate(self._weights)
-        )
+        return ranking_of(self)
 
     def close(self) -> None:
         """Drop the temporary file, if there is one."""
@@ -102,3 +97,12 @@ class PixelScores:
                 yield np.fromfile(self._spill, self._open.dtype, CHUNK_VALUES)
         if self._open is not None:
             yield np.sort(self._open[: self._filled])
+
+
+def ranking_of(*parts: PixelScores) -> Ranking:
+    """The ranking of several collections together, e.g. good images and one defect type."""
+    empty = np.empty(0, np.float32)
+    scores = np.concatenate([empty, *(values for part in parts for values in part._defect)])
+    weights = np.concatenate([empty, *(values for part in parts for values in part._weights)])
+    chunks = (chunk for part in parts for chunk in part._sorted_chunks())
+    return rank(scores, chunks, weights.astype(np.float64))
