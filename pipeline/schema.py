@@ -1,0 +1,56 @@
+"""JSON Schemas of the headers, from the types: `python -m skrd4ad.pipeline.schema configs/schema`.
+
+A test compares the files with the types, so neither can change alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..engine.atomic import write_atomically
+from . import wire_messages as fields
+
+HEADERS: dict[str, type[fields.Header]] = {
+    "res": fields.ResultHeader,
+    "st": fields.StateHeader,
+    "al": fields.AlarmHeader,
+    "hb": fields.HeartbeatHeader,
+    "map": fields.MapHeader,
+}
+
+
+def schema_files() -> dict[str, bytes]:
+    """File name -> content, one schema (draft 2020-12) per kind of message."""
+    return {f"skrd1-{kind}.schema.json": _schema(kind, header) for kind, header in HEADERS.items()}
+
+
+def _schema(kind: str, header: type[fields.Header]) -> bytes:
+    (reference,), components = msgspec.json.schema_components(
+        [header], ref_template="#/$defs/{name}"
+    )
+    for component in components.values():
+        if "kind" in component["properties"]:
+            # It has a default for our own encoder; a message without it is refused.
+            component["required"] = sorted({*component["required"], "kind"})
+    schema: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"SKRD/{fields.PROTOCOL} header of {kind}",
+        **reference,
+        "$defs": components,
+    }
+    return json.dumps(schema, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def main(folder: Path) -> None:
+    """Write all schema files into `folder`."""
+    for name, content in schema_files().items():
+        write_atomically(folder / name, content)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
