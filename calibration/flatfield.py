@@ -26,6 +26,14 @@ DARKEST, BRIGHTEST = 20.0, 250.0
 """Grey levels outside which a card picture is under- or overexposed and cannot be divided by."""
 
 LARGEST_GAIN = 8.0
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    zipfile.BadZipFile,
+    msgspec.DecodeError,
+)
 SMOOTHING = 0.02
 """Standard deviation of the smoothing as a fraction of the longer image side."""
 
@@ -153,7 +161,14 @@ def load_flat_field(path: Path, camera: str | None = None) -> FlatField:
         with np.load(path, allow_pickle=False) as stored:
             gains = stored["gains"]
             facts = msgspec.json.decode(stored["facts"].tobytes(), type=FlatFieldFacts)
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, msgspec.DecodeError) as error:
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        ValueError,
+        zipfile.BadZipFile,
+        msgspec.DecodeError,
+    ) as error:
         raise CalibrationError(
             f"{path} is not a flat field: {error}", "skrd4ad calibrate flatfield makes one"
         ) from error

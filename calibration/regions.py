@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from ..engine.atomic import write_atomically
@@ -75,7 +76,7 @@ def load_regions(path: Path) -> Regions:
         regions = msgspec.yaml.decode(path.read_bytes(), type=Regions)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {error}", "docs/calibration.md shows the format") from error
     try:
         check_regions(regions)
