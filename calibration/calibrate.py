@@ -1,19 +1,26 @@
-"""Make a plan fit for the line: a threshold with a guaranteed false-reject rate, from good images.
+"""Good images -> a threshold with a guaranteed false-reject rate; boards and cards -> optics.
 
-`calibrate threshold` scores held-out good parts through the plan itself and stores the threshold
-in it; docs/calibration.md explains the guarantee and how many images it needs.
+Each subcommand is a module of its own; docs/calibration.md explains them and the guarantee.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from . import coverage, regions_command, threshold_command
+from . import (
+    camera_command,
+    coverage,
+    flatfield_command,
+    regions_command,
+    threshold_command,
+)
 
 SUBCOMMANDS = (
     ("threshold", threshold_command),
     ("coverage", coverage),
     ("regions", regions_command),
+    ("camera", camera_command),
+    ("flatfield", flatfield_command),
 )
 
 
