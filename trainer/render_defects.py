@@ -7,6 +7,7 @@ plain numbers that the renderer applies; surface changes (chip, scratch, stain) 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,8 +18,8 @@ from .strokes import fill, stroke
 DEFECTS = ("bent_lead", "cut_lead", "damaged_case", "misplaced", "scratch", "stain")
 """In the order of their folders; a part's defect is drawn from its own random stream."""
 
-Plane = NDArray[np.float32]
-Points = NDArray[np.float64]
+Plane = NDArray[Any]  # float32
+Points = NDArray[Any]  # float64 (n, 2)
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,12 @@ class Chip:
         """Take the missing piece out of the case's outline."""
         fill(outline, self.missing, scale, value=0)
 
-    def break_surface(self, colour: Plane, grain: Plane, scale: float) -> None:
-        """Paint the rough, lighter fracture face onto the case's colour, in place."""
-        face = np.zeros(colour.shape[:2], dtype=np.uint8)
+    def break_surface(self, grey: Plane, grain: Plane, scale: float) -> None:
+        """Paint the rough, lighter fracture face onto the case's grey levels, in place."""
+        face = np.zeros(grey.shape, dtype=np.uint8)
         fill(face, self.fracture, scale)
-        rough = cv2.blur(grain, (3, 3)) * 34.0 + 104.0
-        tinted = rough[..., None] * np.asarray((1.0, 0.97, 0.9), dtype=np.float32)
-        colour += (tinted - colour) * (face.astype(np.float32)[..., None] / 255)
+        rough = cv2.blur(grain, (3, 3)) * 34.0 + 118.0
+        grey += (rough - grey) * (face.astype(np.float32) / 255)
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Scratch:
     width: float
     brightness: float
 
-    def draw(self, colour: Plane, scale: float) -> None:
-        """Paint the groove onto the case's colour, in place."""
-        for offset, width, grey in ((1.5, self.width, 12.0), (0.0, self.width, self.brightness)):
-            groove = np.zeros(colour.shape[:2], dtype=np.uint8)
-            stroke(groove, self.path + offset, width, 255, scale)
-            colour += (grey - colour) * (groove.astype(np.float32)[..., None] * (0.85 / 255))
+    def draw(self, grey: Plane, scale: float) -> None:
+        """Paint the groove onto the case's grey levels, in place."""
+        for offset, level in ((1.5, 12.0), (0.0, self.brightness)):
+            groove = np.zeros(grey.shape, dtype=np.uint8)
+            stroke(groove, self.path + offset, self.width, 255, scale)
+            grey += (level - grey) * (groove.astype(np.float32) * (0.85 / 255))
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _draw_chip(rng: np.random.Generator) -> Chip:
     corners = ((84, 54), (172, 54), (84, 130), (172, 130), (84, 92), (172, 92), (128, 52))
     centre = np.array(corners[int(rng.integers(len(corners)))], dtype=np.float64)
     centre += rng.uniform(-4, 4, size=2)
-    radius = float(rng.uniform(15, 25))
+    radius = float(rng.uniform(18, 27))
     fracture = _ragged(rng, centre, radius, points=11, raggedness=0.3)
     outward = (centre - np.array([128.0, 92.0])) / 44.0
     missing = _ragged(rng, centre + outward * radius * 0.35, radius * 0.6, 9, 0.3)
@@ -140,16 +140,16 @@ def _draw_scratch(rng: np.random.Generator) -> Scratch:
         heading += rng.uniform(-0.35, 0.35)
         step = rng.uniform(7, 13) * np.array([np.cos(heading), np.sin(heading)])
         points.append(np.clip(points[-1] + step, (88, 56), (168, 128)))
-    return Scratch(np.array(points), float(rng.uniform(1.6, 3.2)), float(rng.uniform(95, 170)))
+    return Scratch(np.array(points), float(rng.uniform(2.4, 4.2)), float(rng.uniform(130, 200)))
 
 
 def _draw_stain(rng: np.random.Generator) -> Stain:
     centre = np.array([rng.uniform(56, 200), rng.uniform(56, 190)])
-    outline = _ragged(rng, centre, float(rng.uniform(10, 24)), points=16, raggedness=0.22)
-    liquids = ((120, 70, 20), (214, 208, 190), (60, 104, 58), (24, 20, 26))
+    outline = _ragged(rng, centre, float(rng.uniform(14, 26)), points=16, raggedness=0.22)
+    liquids = ((196, 140, 40), (226, 222, 208), (70, 150, 84), (64, 92, 160))
     rgb = np.asarray(liquids[int(rng.integers(len(liquids)))]) + rng.uniform(-12, 12, size=3)
     red, green, blue = (float(v) for v in rgb)
-    return Stain(outline, (red, green, blue), float(rng.uniform(0.55, 0.9)))
+    return Stain(outline, (red, green, blue), float(rng.uniform(0.75, 0.95)))
 
 
 def _ragged(

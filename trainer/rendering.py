@@ -22,7 +22,8 @@ from .strokes import MARGIN, disc, fill, letter, stroke
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
-Plane = NDArray[np.float32]
+Plane = NDArray[Any]
+"""float32 throughout; numpy's own stubs lose that in mixed arithmetic."""
 
 REFERENCE_PX = 256
 """All lengths below are in pixels of an image of this size."""
@@ -35,6 +36,8 @@ BODY = ((84.0, 58.0), (90.0, 52.0), (166.0, 52.0), (172.0, 58.0), (172.0, 132.0)
 LEAD_TOPS = (108.0, 128.0, 148.0)
 LEAD_FEET = (128.0 - HOLE_PITCH, 128.0, 128.0 + HOLE_PITCH)
 LEAD_FOOT_Y = 202.0
+PART_TINT = (1.0, 0.995, 0.985)
+GAP_RGB, RIM_RGB, HOLE_RGB = (52, 40, 30), (205, 150, 118), (38, 27, 22)
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,13 @@ def render_part(seed: int, defect: str = "good", size: int = REFERENCE_PX) -> Re
     check_arguments(seed, defect, size)
     variation = _draw_variation(np.random.default_rng([seed, 0]))
     textures = _Textures(np.random.default_rng([seed, 1]), size)
-    good = _scene(variation, textures, None, size)
+    board = _board(variation, textures, size / REFERENCE_PX)
+    good = _scene(board, variation, textures, None, size)
     if defect == "good":
         mask = np.zeros((size, size), dtype=bool)
         return Rendering(_expose(good, variation, textures), mask, defect)
     damage = draw_damage(np.random.default_rng([seed, 2 + DEFECTS.index(defect)]), defect)
-    scene = _scene(variation, textures, damage, size)
+    scene = _scene(board, variation, textures, damage, size)
     mask = _visible_change(good, scene, size)
     return Rendering(_expose(scene, variation, textures), mask, defect)
 
@@ -106,7 +110,7 @@ def _draw_variation(rng: np.random.Generator) -> Variation:
     angle, slope = uniform(0, 2 * np.pi), uniform(0.0, 0.12)
     tint = uniform(-6, 6)
     return Variation(
-        camera_shift=(uniform(-5, 5), uniform(-5, 5)),
+        camera_shift=(uniform(-3, 3), uniform(-3, 3)),
         camera_degrees=uniform(-3, 3),
         part_shift=(uniform(-1.5, 1.5), uniform(-1.5, 1.5)),
         part_degrees=uniform(-0.8, 0.8),
@@ -132,32 +136,27 @@ class _Textures:
         self.cloud = cv2.resize(rng.standard_normal((9, 9), dtype=np.float32), (side, side))
         brushed = rng.standard_normal((side, 24), dtype=np.float32)
         self.fibre = cv2.resize(brushed, (side, side), interpolation=cv2.INTER_LINEAR)
-        self.sensor = rng.standard_normal((size, size, 3), dtype=np.float32)
+        self.sensor = rng.standard_normal((size, size), dtype=np.float32)
 
 
-def _scene(variation: Variation, textures: _Textures, damage: Damage | None, size: int) -> Plane:
+def _scene(
+    board: Plane, variation: Variation, textures: _Textures, damage: Damage | None, size: int
+) -> Plane:
     """Board, shadow and part as the camera sees them, before light: float32 (size, size, 3)."""
     scale = size / REFERENCE_PX
     side = textures.canvas
-    scene = _board(variation, textures, scale)
+    scene = board.copy()
     if damage is None or not damage.absent:
-        colour, alpha = _part(variation, textures, damage, scale)
+        grey, alpha = _part(variation, textures, damage, scale)
         turn = variation.part_degrees + (damage.turn_degrees if damage else 0.0)
         shift = np.add(variation.part_shift, damage.shift if damage else (0.0, 0.0))
         place = _pose(turn, (float(shift[0]), float(shift[1])), scale, MARGIN * scale)
-        sprite = cv2.warpAffine(
-            np.dstack([colour * alpha[..., None], alpha]),
-            place,
-            (side, side),
-            flags=cv2.INTER_LINEAR,
-        )
-        opacity = sprite[..., 3:]
-        shadow = cv2.blur(sprite[..., 3], (round(9 * scale) | 1,) * 2)
-        offset = np.array([[1, 0, -7 * scale * variation.light[0]], [0, 1, 4 * scale]])
-        shadow = cv2.warpAffine(shadow, offset, (side, side))
-        scene *= 1.0 - 0.45 * shadow[..., None]
-        scene *= 1.0 - opacity
-        scene += sprite[..., :3]
+        paint = cv2.warpAffine(grey * alpha, place, (side, side))
+        cover = cv2.warpAffine(alpha, place, (side, side))
+        drop = np.array([[1, 0, -7 * scale * variation.light[0]], [0, 1, 4 * scale]])
+        shadow = cv2.warpAffine(cv2.blur(cover, (round(9 * scale) | 1,) * 2), drop, (side, side))
+        scene *= ((1.0 - 0.45 * shadow) * (1.0 - cover))[..., None]
+        scene += paint[..., None] * np.asarray(PART_TINT, dtype=np.float32)
     if damage is not None and damage.stain is not None:
         opacity = damage.stain.opacity(side, scale)[..., None]
         scene += (np.asarray(damage.stain.rgb, dtype=np.float32) - scene) * opacity
@@ -169,18 +168,16 @@ def _scene(variation: Variation, textures: _Textures, damage: Damage | None, siz
 
 def _board(variation: Variation, textures: _Textures, scale: float) -> Plane:
     """Copper strips with gaps and drilled holes, brushed: float32 (canvas, canvas, 3)."""
-    gaps, rims, holes = _board_pattern(textures.canvas, scale)
-    tone = 1.0 + 0.035 * textures.fibre + 0.03 * textures.cloud + 0.02 * textures.grain
-    scene = tone[..., None] * np.asarray(variation.board_rgb, dtype=np.float32)
-    for opacity, rgb in ((gaps, (52, 40, 30)), (rims, (205, 150, 118)), (holes, (38, 27, 22))):
-        scene += (np.asarray(rgb, dtype=np.float32) - scene) * opacity[..., None]
-    plane: Plane = scene
-    return plane
+    bare, paint = _board_pattern(textures.canvas, scale)
+    tone = 0.035 * textures.fibre + 0.03 * textures.cloud + 0.02 * textures.grain
+    copper = (1.0 + tone) * bare
+    board: Plane = paint + copper[..., None] * np.asarray(variation.board_rgb, np.float32)
+    return board
 
 
 @lru_cache(maxsize=4)
-def _board_pattern(side: int, scale: float) -> tuple[Plane, Plane, Plane]:
-    """Opacity of gaps, hole rims and holes: the same for every part of one size."""
+def _board_pattern(side: int, scale: float) -> tuple[Plane, Plane]:
+    """What is the same on every board of one size: share of bare copper, and colour of the rest."""
     layers = [np.zeros((side, side), dtype=np.uint8) for _ in range(3)]
     for column in range(-4, 5):
         x = 128 + HOLE_PITCH * column
@@ -189,16 +186,21 @@ def _board_pattern(side: int, scale: float) -> tuple[Plane, Plane, Plane]:
         fill(layers[0], corners, scale)
         for row in range(-6, 4):
             y = LEAD_FOOT_Y + HOLE_PITCH * row
-            disc(layers[1], (x - 0.8, y - 0.8), 10.0, scale)
+            disc(layers[1], (x - 0.8, y - 0.8), 10.0, scale, value=180)
             disc(layers[2], (x, y), 8.8, scale)
-    gaps, rims, holes = (layer.astype(np.float32) / 255 for layer in layers)
-    return gaps, rims * 0.7, holes
+    bare = np.ones((side, side), dtype=np.float32)
+    paint = np.zeros((side, side, 3), dtype=np.float32)
+    for layer, rgb in zip(layers, (GAP_RGB, RIM_RGB, HOLE_RGB), strict=True):
+        opacity = layer.astype(np.float32) / np.float32(255)
+        bare *= 1 - opacity
+        paint += (np.asarray(rgb, dtype=np.float32) - paint) * opacity[..., None]
+    return bare, paint
 
 
 def _part(
     variation: Variation, textures: _Textures, damage: Damage | None, scale: float
 ) -> tuple[Plane, Plane]:
-    """The part alone: colour float32 (canvas, canvas, 3) and opacity (canvas, canvas)."""
+    """The part alone: grey levels and opacity, each float32 (canvas, canvas)."""
     side = textures.canvas
     leads = np.zeros((side, side), dtype=np.uint8)
     metal = np.full((side, side), variation.metal_grey * 0.55, dtype=np.uint8)
@@ -211,10 +213,7 @@ def _part(
     lead_alpha = leads.astype(np.float32) / 255
     body, body_alpha = _body(variation, textures, damage, scale)
     shiny = metal.astype(np.float32) * (1.0 + 0.10 * textures.cloud + 0.05 * textures.grain)
-    tint = np.asarray((1.0, 0.99, 0.95), dtype=np.float32)
-    colour = shiny[..., None] * tint
-    colour += (body - colour) * body_alpha[..., None]
-    return colour, np.maximum(lead_alpha, body_alpha)
+    return shiny + (body - shiny) * body_alpha, np.maximum(lead_alpha, body_alpha)
 
 
 def _lead_path(index: int, variation: Variation, damage: Damage | None) -> NDArray[Any]:
@@ -270,12 +269,11 @@ def _body(
     letter(ink, "K4D", (110, 108), 0.62, scale)
     letter(ink, variation.lot, (108, 123), 0.46, scale)
     grey += ink.astype(np.float32) * (80.0 / 255)
-    colour = grey[..., None] * np.asarray((1.0, 1.0, 1.04), dtype=np.float32)
     if damage is not None and damage.chip is not None:
-        damage.chip.break_surface(colour, textures.grain, scale)
+        damage.chip.break_surface(grey, textures.grain, scale)
     if damage is not None and damage.scratch is not None:
-        damage.scratch.draw(colour, scale)
-    return colour, outline.astype(np.float32) / 255
+        damage.scratch.draw(grey, scale)
+    return grey, outline.astype(np.float32) / 255
 
 
 def _visible_change(good: Plane, defective: Plane, size: int) -> Mask:
@@ -293,16 +291,16 @@ def _expose(scene: Plane, variation: Variation, textures: _Textures) -> Pixels:
     light = variation.gain * (
         1.0 + variation.gradient[0] * ramp[None, :] + variation.gradient[1] * ramp[:, None]
     )
-    image = cv2.GaussianBlur(scene, (3, 3), 0.6) * light[..., None].astype(np.float32)
-    image += variation.noise_levels * textures.sensor
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    image: Plane = cv2.GaussianBlur(scene, (3, 3), 0.6)
+    image *= light[..., None].astype(np.float32)
+    image += (0.5 + variation.noise_levels * textures.sensor)[..., None]
+    pixels: Pixels = np.clip(image, 0, 255).astype(np.uint8)
+    return pixels
 
 
-def _pose(
-    degrees: float, shift: tuple[float, float], scale: float, margin: float
-) -> NDArray[np.float64]:
-    """Affine (2, 3) on the canvas: rotation about the image centre, then a shift."""
+def _pose(degrees: float, shift: tuple[float, float], scale: float, margin: float) -> NDArray[Any]:
+    """Affine float64 (2, 3) on the canvas: rotation about the image centre, then a shift."""
     centre = 128.0 * scale + margin
-    matrix: NDArray[np.float64] = cv2.getRotationMatrix2D((centre, centre), degrees, 1.0)
+    matrix: NDArray[Any] = cv2.getRotationMatrix2D((centre, centre), degrees, 1.0)
     matrix[:, 2] += np.asarray(shift) * scale
     return matrix
