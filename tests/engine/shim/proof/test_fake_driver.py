@@ -1,0 +1,63 @@
+"""Real pycuda, captured and replayed graphs, real kernels, end to end, on a driver made for it.
+
+Needs pycuda (tests/engine/shim/proof/install.py builds it without a GPU): run by
+`make engine-proof`, where everything here fails rather than skips when something is missing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.engine_proof
+
+HERE = Path(__file__).resolve().parent
+PROGRAM = HERE / "on_fake_driver.py"
+SCENARIOS = re.findall(r"^def scenario_(\w+)", PROGRAM.read_text(), re.MULTILINE)
+
+
+@pytest.fixture(scope="session")
+def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with libcuda.so.1: fake_cuda.c and a refusal for whatever else pycuda links."""
+    spec = importlib.util.find_spec("pycuda")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.fail("pycuda is not installed: run tests/engine/shim/proof/install.py first")
+    extension = next(Path(spec.submodule_search_locations[0]).glob("_driver*.so"))
+    wanted = symbols(extension, "--undefined-only")
+    folder = tmp_path_factory.mktemp("driver")
+    partial, library = folder / "partial.so", folder / "libcuda.so.1"
+    compile_c([HERE.parent / "fake_cuda.c"], partial)
+    rest = folder / "rest.c"
+    missing = sorted(wanted - symbols(partial, "--defined-only"))
+    rest.write_text("".join(f"int {name}(void) {{ return 801; }}\n" for name in missing))
+    compile_c([HERE.parent / "fake_cuda.c", rest], library)
+    return folder
+
+
+def symbols(library: Path, which: str) -> set[str]:
+    listed = subprocess.run(
+        ["nm", "-D", which, library], capture_output=True, text=True, check=True
+    ).stdout
+    return set(re.findall(r"\b(cu[A-Z]\w*)$", listed, re.MULTILINE))
+
+
+def compile_c(sources: list[Path], library: Path) -> None:
+    flags = ["-std=gnu11", "-O1", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1"]
+    subprocess.run(["gcc", *flags, *sources, "-o", library, "-ldl"], check=True)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_on_the_fake_driver(fake_driver, scenario):
+    environment = os.environ | {"LD_LIBRARY_PATH": str(fake_driver)}
+    done = subprocess.run(
+        [sys.executable, PROGRAM, scenario],
+        env=environment, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.strip()) == (0, "passed"), done.stderr
+    assert "PyCUDA WARNING" not in done.stderr
