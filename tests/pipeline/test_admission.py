@@ -1,0 +1,235 @@
+"""The two promises, under random interleavings and real threads."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skrd4ad.pipeline.admission import SUPERSEDED, Admission
+from skrd4ad.pipeline.records import Frame
+
+
+def frame(camera: str, seq: int) -> Frame:
+    return Frame(
+        camera=camera,
+        camera_seq=seq,
+        frame_id=seq,
+        captured_ns=seq,
+        captured_mono_ns=seq,
+        captured_source="device",
+        captured_error_ns=0,
+        pixels=None,
+    )
+
+
+def play(mode: str, depth: int, limit: int, rounds: int, seed: int) -> None:
+    """Random operations; after each one the books balance and the promises hold."""
+    dice = random.Random(seed)
+    admission = Admission(mode, depth=depth, in_flight_limit=limit)
+    cameras = ("a", "b", "c")
+    made: Counter[str] = Counter()
+    newest: dict[str, int] = {}
+    admitted_order: list[tuple[str, int]] = []
+    taken_order: list[tuple[str, int]] = []
+    flying = []
+    checked = 0
+    for _ in range(rounds):
+        choice = dice.random()
+        if choice < 0.45:
+            camera = dice.choice(cameras)
+            waiting = admission.balance().waiting
+            accepted = admission.admit(frame(camera, made[camera] + 1))
+            if mode == "every":
+                assert accepted == (waiting < depth)
+            else:
+                assert accepted
+            if accepted:
+                made[camera] += 1
+                newest[camera] = made[camera]
+                admitted_order.append((camera, made[camera]))
+        elif choice < 0.75:
+            tickets = admission.take(dice.randint(1, 4))
+            assert tickets is not None
+            for ticket in tickets:
+                taken_order.append((ticket.frame.camera, ticket.frame.camera_seq))
+                if mode == "latest":
+                    assert ticket.frame.camera_seq == newest[ticket.frame.camera]
+            flying += tickets
+        elif flying:
+            ticket = flying.pop(dice.randrange(len(flying)))
+            if mode == "latest" and dice.random() < 0.2:
+                admission.drop_taken(ticket, "infer:stale")
+            else:
+                admission.settle(ticket)
+        balance = admission.balance()
+        assert balance.balanced, balance
+        assert balance.admitted == sum(made.values())
+        assert balance.in_flight == len(flying) <= limit
+        assert balance.dropped_total == admission.dropped_total
+        if mode == "every":
+            assert balance.dropped == {}
+            assert balance.waiting <= depth
+            # Order kept, and nothing skipped: what was taken is a prefix of what was admitted.
+            while checked < len(taken_order):
+                assert taken_order[checked] == admitted_order[checked]
+                checked += 1
+    for camera in cameras:
+        own = [seq for name, seq in taken_order if name == camera]
+        assert own == sorted(own)
+
+
+@pytest.mark.parametrize("mode", ["every", "latest"])
+def test_books_balance_over_fifty_thousand_random_operations(mode: str) -> None:
+    # 2 x 50 000: with the checks after each one this is the 10^5 of the promise.
+    play(mode, depth=3, limit=7, rounds=50_000, seed=20261124)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    mode=st.sampled_from(["every", "latest"]),
+    depth=st.integers(1, 5),
+    limit=st.integers(1, 6),
+    seed=st.integers(0, 2**32),
+)
+def test_books_balance_for_any_depth(mode: str, depth: int, limit: int, seed: int) -> None:
+    play(mode, depth, limit, 200, seed)
+
+
+@pytest.mark.parametrize("mode", ["every", "latest"])
+def test_threads_lose_no_part(mode: str) -> None:
+    admission = Admission(mode, depth=2, in_flight_limit=3)
+    count, cameras = 400, ("a", "b")
+    seen: list[tuple[str, int]] = []
+    unbalanced: list[object] = []
+    done = threading.Event()
+
+    def capture(camera: str) -> None:
+        for seq in range(1, count + 1):
+            assert admission.admit(frame(camera, seq), timeout_s=None)
+
+    def infer() -> None:
+        while (tickets := admission.take(2, timeout_s=1.0)) is not None:
+            for ticket in tickets:
+                seen.append((ticket.frame.camera, ticket.frame.camera_seq))
+                admission.settle(ticket)
+
+    def audit() -> None:
+        while not done.is_set():
+            balance = admission.balance()
+            if not balance.balanced:
+                unbalanced.append(balance)
+
+    captures = [threading.Thread(target=capture, args=(camera,)) for camera in cameras]
+    others = [threading.Thread(target=infer), threading.Thread(target=audit)]
+    for thread in (*captures, *others):
+        thread.start()
+    for thread in captures:
+        thread.join(30)
+    admission.close()
+    others[0].join(30)
+    done.set()
+    others[1].join(30)
+    assert not unbalanced
+    balance = admission.balance()
+    assert (balance.admitted, balance.pending) == (count * len(cameras), 0)
+    assert balance.results == len(seen) == balance.admitted - balance.dropped_total
+    if mode == "every":
+        for camera in cameras:
+            assert [seq for name, seq in seen if name == camera] == list(range(1, count + 1))
+    else:
+        assert {seq for _, seq in seen} >= {count}
+
+
+def test_full_queue_makes_the_camera_wait_until_a_part_is_taken() -> None:
+    admission = Admission("every", depth=1)
+    assert admission.admit(frame("a", 1))
+    assert not admission.admit(frame("a", 2), timeout_s=0.01)
+    admitted = threading.Event()
+
+    def capture() -> None:
+        assert admission.admit(frame("a", 2), timeout_s=None)
+        admitted.set()
+
+    thread = threading.Thread(target=capture)
+    thread.start()
+    assert not admitted.wait(0.05)
+    assert admission.take() is not None
+    assert admitted.wait(10)
+    thread.join(10)
+
+
+def test_newest_frame_wins_and_the_drop_has_stage_and_cause() -> None:
+    admission = Admission("latest")
+    for seq in (1, 2, 3):
+        assert admission.admit(frame("a", seq))
+    tickets = admission.take(5)
+    assert tickets is not None
+    assert [ticket.frame.camera_seq for ticket in tickets] == [3]
+    assert admission.balance().dropped == {SUPERSEDED: 2}
+
+
+def test_a_fast_camera_does_not_starve_a_slow_one() -> None:
+    admission = Admission("latest")
+    admission.admit(frame("slow", 1))
+    admission.admit(frame("fast", 1))
+    admission.admit(frame("fast", 2))
+    order = []
+    for _ in range(2):
+        tickets = admission.take(1)
+        assert tickets
+        order.append(tickets[0].frame.camera)
+        admission.admit(frame("fast", 9))
+    assert order == ["slow", "fast"]
+
+
+def test_close_wakes_both_sides_and_what_waits_is_still_taken() -> None:
+    admission = Admission("every", depth=1)
+    admission.admit(frame("a", 1))
+    answers: list[object] = []
+    blocked = threading.Thread(
+        target=lambda: answers.append(admission.admit(frame("a", 2), timeout_s=None))
+    )
+    blocked.start()
+    admission.close()
+    blocked.join(10)
+    assert answers == [False]
+    tickets = admission.take(timeout_s=None)
+    assert tickets
+    assert len(tickets) == 1
+    assert admission.take(timeout_s=None) is None
+
+
+def test_every_never_drops_and_no_part_settles_twice() -> None:
+    admission = Admission("every")
+    admission.admit(frame("a", 1))
+    tickets = admission.take()
+    assert tickets
+    with pytest.raises(ValueError, match="each admitted part gets a result"):
+        admission.drop_taken(tickets[0], "infer:stale")
+    admission.settle(tickets[0])
+    with pytest.raises(RuntimeError, match="settled twice"):
+        admission.settle(tickets[0])
+
+
+def test_part_limit_closes_after_exactly_that_many() -> None:
+    admission = Admission("every", depth=10, part_limit=3)
+    assert [admission.admit(frame("a", seq)) for seq in range(1, 6)] == [True] * 3 + [False] * 2
+    assert admission.closed
+
+
+def test_unsettled_hands_out_every_part_without_a_result_once() -> None:
+    admission = Admission("every", depth=3)
+    for seq in (1, 2, 3):
+        admission.admit(frame("a", seq))
+    admission.take(1)
+    left = admission.unsettled()
+    assert [ticket.frame.camera_seq for ticket in left] == [1, 2, 3]
+    for ticket in left:
+        admission.settle(ticket)
+    balance = admission.balance()
+    assert balance.balanced
+    assert (balance.results, balance.pending) == (3, 0)

@@ -1,0 +1,118 @@
+"""A camera's thread: full reopen after any failure, seq without gaps, stop from any state."""
+
+from __future__ import annotations
+
+import threading
+from types import ModuleType
+
+import pytest
+from skrd4ad.errors import CameraError
+from skrd4ad.pipeline.admission import Admission
+from skrd4ad.pipeline.capture.backoff import Backoff
+from skrd4ad.pipeline.capture.camera import Camera
+from skrd4ad.pipeline.clock import SYSTEM_CLOCK
+
+QUICK = {"first_s": 0.001, "limit_s": 0.002}
+
+
+def camera_on(source: object, depth: int = 50, **backoff: float) -> tuple[Camera, Admission, list]:
+    admission = Admission("every", depth=depth)
+    states: list[str] = []
+    camera = Camera(
+        "cam",
+        source,
+        admission,
+        SYSTEM_CLOCK,
+        lambda camera: states.append(camera.status.state),
+        Backoff(**{**QUICK, **backoff}),
+    )
+    return camera, admission, states
+
+
+def test_backoff_doubles_with_jitter_up_to_its_limit_and_resets_when_healthy() -> None:
+    longest = Backoff(jitter=lambda: 0.0)
+    assert [longest.wait_s(0) for _ in range(8)] == [0.25, 0.5, 1, 2, 4, 8, 10, 10]
+    assert longest.wait_s(29.9) == 10
+    assert longest.wait_s(30) == 0.25
+    shortest = Backoff(jitter=lambda: 1.0)
+    assert [shortest.wait_s(0) for _ in range(3)] == [0.125, 0.25, 0.5]
+    assert min(Backoff().wait_s(0) for _ in range(100)) >= 0.125
+
+
+def test_a_failed_read_reopens_and_configures_in_full(parts: ModuleType) -> None:
+    lost = CameraError("the cable is out")
+    source = parts.ScriptedSource(
+        [parts.shot(1), lost, parts.shot(2), lost, lost, parts.shot(3)],
+        live=True,
+        open_errors=[None, CameraError("still out"), None],
+    )
+    camera, admission, states = camera_on(source)
+    camera.open()
+    camera.start()
+    assert camera.join(10)
+    whole = ["open", "configure"]
+    assert source.calls == [
+        *whole, "close", "open", "close", *whole, "close", *whole, "close", *whole, "close",
+    ]  # fmt: skip
+    tickets = admission.take(10)
+    assert tickets is not None
+    # The line's numbers have no gap although the camera was opened four times.
+    assert [ticket.frame.camera_seq for ticket in tickets] == [1, 2, 3]
+    assert camera.status.reconnects == 3
+    assert states[-1] == "ended"
+    assert "reopening" in states
+
+
+def test_a_file_that_fails_ends_the_line_instead_of_repeating_parts(parts: ModuleType) -> None:
+    source = parts.ScriptedSource([parts.shot(1), CameraError("disk gone")], live=False)
+    camera, _, states = camera_on(source)
+    camera.open()
+    camera.start()
+    assert camera.join(10)
+    assert isinstance(camera.failure, CameraError)
+    assert states == ["running", "failed"]
+    assert source.calls.count("open") == 1
+
+
+def test_a_camera_that_cannot_open_at_first_raises_and_is_closed(parts: ModuleType) -> None:
+    source = parts.ScriptedSource([], open_errors=[CameraError("not there")])
+    camera, _, _ = camera_on(source)
+    with pytest.raises(CameraError, match="not there"):
+        camera.open()
+    assert source.calls == ["open", "close"]
+    assert camera.join(0)
+
+
+def test_an_idle_camera_is_not_reopened(parts: ModuleType) -> None:
+    source = parts.ScriptedSource([None] * 20, live=True)
+    camera, _, _ = camera_on(source)
+    camera.open()
+    camera.start()
+    assert camera.join(10)
+    assert source.calls == ["open", "configure", "close"]
+
+
+@pytest.mark.parametrize("where", ["idle", "reopening", "queue full", "not started"])
+def test_stop_ends_the_thread_from_any_state(parts: ModuleType, where: str) -> None:
+    reached = threading.Event()
+
+    def arrived() -> None:
+        reached.set()
+
+    script = {
+        "idle": [arrived],
+        "reopening": [arrived, CameraError("lost")],
+        "queue full": [parts.shot(1), parts.shot(2), arrived, parts.shot(3)],
+        "not started": [],
+    }[where]
+    source = parts.ScriptedSource(script, live=True, then="idle")
+    camera, _, _ = camera_on(
+        source, depth=2, **({"first_s": 60.0, "limit_s": 60.0} if where == "reopening" else {})
+    )
+    camera.open()
+    if where != "not started":
+        camera.start()
+        assert reached.wait(10)
+    camera.stop()
+    assert camera.join(5)
+    assert not source.is_open
