@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 14, 34, 46
+LEFT, RIGHT, TOP, BOTTOM = 56, 14, 48, 46
 PALETTE = ("#1f6feb", "#d1242f", "#8250df", "#1a7f37", "#bf8700", "#57606a")
 POINTS = 400
 
@@ -64,8 +64,10 @@ def line_chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
         parts.append(
             f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
         )
-        if len(lines) > 1:
-            parts.append(_legend(index, line.label, colour))
+    if len(lines) > 1:
+        parts.append(
+            _legend([(line.label, PALETTE[i % len(PALETTE)]) for i, line in enumerate(lines)])
+        )
     return _svg(parts)
 
 
@@ -82,6 +84,7 @@ def score_histogram(
     top = max(1, *(int(count.max(initial=0)) for count in counts))
     x, y = Axis("image score", edges[0], edges[-1]), Axis("images", 0, top)
     parts = [_frame(title, x, y)]
+    entries = []
     for index, (label, count) in enumerate(zip(("good", "defective"), counts, strict=True)):
         colour = PALETTE[index]
         for at in np.flatnonzero(count):
@@ -91,12 +94,13 @@ def score_histogram(
                 f'<rect x="{a:.1f}" y="{_top(height):.1f}" width="{b - a:.1f}" '
                 f'height="{_top(0) - _top(height):.1f}" fill="{colour}" fill-opacity="0.55"/>'
             )
-        parts.append(_legend(index, f"{label} ({len(finite[index])})", colour))
+        entries.append((f"{label} ({len(finite[index])})", colour))
+    parts.append(_legend(entries))
     if threshold is not None:
         at_px = _left(float(x.place(threshold)))
         parts.append(
             f'<line x1="{at_px:.1f}" x2="{at_px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" '
-            f'class="threshold"/><text x="{at_px + 4:.1f}" y="{TOP + 44}">threshold '
+            f'class="threshold"/><text x="{at_px + 4:.1f}" y="{TOP + 14}">threshold '
             f"{threshold:.4g}</text>"
         )
     return _svg(parts)
@@ -143,12 +147,16 @@ def _frame(title: str, x: Axis, y: Axis) -> str:
     return "".join(parts)
 
 
-def _legend(index: int, label: str, colour: str) -> str:
-    y = TOP + 14 + 15 * index
-    return (
-        f'<rect x="{WIDTH - 140}" y="{y - 9}" width="10" height="10" fill="{colour}"/>'
-        f'<text x="{WIDTH - 125}" y="{y}">{escape(label)}</text>'
-    )
+def _legend(entries: Sequence[tuple[str, str]]) -> str:
+    """(label, colour) side by side between title and frame, where no curve can run."""
+    parts, at = [], float(LEFT)
+    for label, colour in entries:
+        parts.append(
+            f'<rect x="{at:.1f}" y="28" width="10" height="10" fill="{colour}"/>'
+            f'<text x="{at + 14:.1f}" y="37">{escape(label)}</text>'
+        )
+        at += 26 + 5.8 * len(label)
+    return "".join(parts)
 
 
 def _svg(parts: Sequence[str]) -> str:

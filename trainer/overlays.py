@@ -1,8 +1,8 @@
 """Anomaly maps over images on one fixed colour scale, anchored at the threshold.
 
-The same map value has the same colour in every picture: nothing below half the anchor, amber at
-the anchor, red from twice the anchor on. Scaling each picture to its own extremes would paint heat
-on every good part.
+The same map value has the same colour in every picture: nothing below 0.8 of the anchor, amber at
+the anchor, red from 1.5 times the anchor on. Scaling each picture to its own extremes would paint
+heat on every good part.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ AMBER = np.array([255.0, 176.0, 0.0])
 RED = np.array([214.0, 0.0, 28.0])
 LINE_AT_ANCHOR = (255, 255, 255)
 LINE_OF_MASK = (0, 229, 255)
-STRONGEST_ALPHA = 0.6
+CLEAR_BELOW, RED_FROM = 0.8, 1.5
+"""Multiples of the anchor: where colour starts and where it is red."""
+ALPHA_AT_ANCHOR, STRONGEST_ALPHA = 0.3, 0.65
 
 
 def overlay(
@@ -33,8 +35,9 @@ def overlay(
     Infinite map values (uninspected) are as red as it gets.
     """
     level = np.nan_to_num(scores.astype(np.float64) / anchor, nan=np.inf, posinf=1e9)
-    alpha = np.clip((level - 0.5) / 0.5, 0.0, 1.0)[..., None] * STRONGEST_ALPHA
-    heat = np.clip(level - 1.0, 0.0, 1.0)[..., None]
+    steps = [CLEAR_BELOW, 1.0, RED_FROM]
+    alpha = np.interp(level, steps, [0.0, ALPHA_AT_ANCHOR, STRONGEST_ALPHA])[..., None]
+    heat = np.interp(level, steps, [0.0, 0.0, 1.0])[..., None]
     colour = AMBER * (1 - heat) + RED * heat
     mixed = rgb * (1 - alpha) + colour * alpha
     picture: NDArray[np.uint8] = np.ascontiguousarray(np.rint(mixed), dtype=np.uint8)

@@ -14,7 +14,7 @@ from ..engine.spec import InputSpec, Threshold
 from .datasets import read_mask
 from .evaluation import Evaluation
 from .mask_rule import MaskRule, reduce_mask
-from .overlays import inline_png, overlay
+from .overlays import CLEAR_BELOW, RED_FROM, inline_png, overlay
 from .scorer import Scored
 
 SHOWN = 6
@@ -32,17 +32,19 @@ def gallery_html(evaluation: Evaluation, spec: InputSpec, threshold: Threshold |
     rejects = [s for s in good if not s.score <= limit]
     escapes = [s for s in defective if s.score <= limit] if threshold is not None else []
     clearest = {s.sample.defect: s for s in defective}  # ascending: the highest score stays
+    shown_elsewhere = {id(s) for s in [*escapes, *clearest.values()]}
+    nearest = [s for s in defective if id(s) not in shown_elsewhere]
     groups = [
         ("Worst false rejects", rejects, "No good image is rejected."),
         ("Good images nearest to a reject", [s for s in good if s not in rejects], ""),
         ("Worst escapes", escapes, "No defective image is accepted."),
-        ("Defective images nearest to an escape", [s for s in defective if s not in escapes], ""),
+        ("Defective images nearest to an escape", nearest, ""),
         ("The clearest of each defect type", list(clearest.values()), ""),
     ]
     parts = [
         "<h2>Pictures</h2><p class='note'>One colour scale in every picture: "
-        f"nothing below half of {anchor:.4g}, amber at {anchor:.4g} ({meaning}), red from "
-        f"{2 * anchor:.4g}. White outline: the map exceeds {anchor:.4g}. Cyan outline: the "
+        f"nothing below {CLEAR_BELOW * anchor:.4g}, amber at {anchor:.4g} ({meaning}), red from "
+        f"{RED_FROM * anchor:.4g}. White outline: the map exceeds {anchor:.4g}. Cyan outline: the "
         "labelled defect.</p>"
     ]
     for heading, items, nothing in groups:

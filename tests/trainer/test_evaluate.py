@@ -184,7 +184,7 @@ def test_the_scale_is_fixed_and_anchored() -> None:
     loud[20:30, 20:30] = 50.0
     a, b = overlay(grey, quiet, anchor=1.0), overlay(grey, loud, anchor=1.0)
     np.testing.assert_array_equal(a[:15, :15], b[:15, :15])
-    assert (overlay(grey, np.full((40, 40), 0.49, np.float32), 1.0) == grey).all()
+    assert (overlay(grey, np.full((40, 40), 0.79, np.float32), 1.0) == grey).all()
     uninspected = overlay(grey, np.full((40, 40), np.nan, np.float32), 1.0)
     assert (uninspected[10, 10].astype(int) - grey[10, 10])[0] > 50
 
