@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import DataError
 from .layouts import read_plain_folder, read_split_folders
 from .samples import Dataset, Sample, folders_in
+from .visa_csv import read_visa, table_of, visa_categories
 
 __all__ = ["Dataset", "Sample", "find_dataset", "read_mask"]
 
@@ -31,14 +32,15 @@ def find_dataset(root: Path, category: str | None = None) -> Dataset:
     root = root.expanduser()
     if not root.is_dir():
         raise DataError(f"there is no data folder {root}", "check the path given with --data")
+    table = table_of(root)
     if category:
-        return _named(root, category)
-    dataset = _read(root)
+        return _from_table(table, category) if table else _named(root, category)
+    dataset = None if table else _read(root)
     if dataset is not None:
         return _checked(dataset)
-    categories = _categories(root)
+    categories = visa_categories(table) if table else _categories(root)
     if len(categories) == 1:
-        return _named(root, categories[0])
+        return find_dataset(root, categories[0])
     if categories:
         raise DataError(
             f"{root} holds {len(categories)} categories: {', '.join(categories)}",
@@ -82,6 +84,13 @@ def _read(root: Path) -> Dataset | None:
     return None
 
 
+def _from_table(table: Path, category: str) -> Dataset:
+    categories = visa_categories(table)
+    if category not in categories:
+        raise _unknown(category, table.parent.parent, categories)
+    return _checked(read_visa(table, category))
+
+
 def _named(root: Path, category: str) -> Dataset:
     folder = root / category
     if folder.is_dir():
@@ -95,17 +104,23 @@ def _named(root: Path, category: str) -> Dataset:
     itself = _read(root)
     if itself is not None and category == root.resolve().name:
         return _checked(itself)
-    categories = _categories(root)
+    if itself is not None:
+        raise DataError(
+            f"there is no category '{category}' in {root}",
+            "the folder given with --data is itself a category: leave --category out",
+        )
+    raise _unknown(category, root, _categories(root))
+
+
+def _unknown(category: str, root: Path, categories: list[str]) -> DataError:
     nearest = difflib.get_close_matches(category, categories, n=1, cutoff=0.5)
     if nearest:
         hint = f"did you mean --category {nearest[0]}?"
     elif categories:
         hint = f"the categories are: {', '.join(categories)}"
-    elif itself is not None:
-        hint = "the folder given with --data is itself a category: leave --category out"
     else:
         hint = "check the path given with --data"
-    raise DataError(f"there is no category '{category}' in {root}", hint)
+    return DataError(f"there is no category '{category}' in {root}", hint)
 
 
 def _categories(root: Path) -> list[str]:
