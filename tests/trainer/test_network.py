@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from skrd4ad.engine.spec import InputSpec, NetworkSpec, ScoreContract
@@ -11,6 +13,15 @@ from skrd4ad.trainer.network import Network
 from skrd4ad.trainer.resnet import SHAPES, ResNetTrunk
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "wide_resnet50_2")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Images of 64 px are too small to share between threads, least of all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def randomise_norms(module: torch.nn.Module) -> None:
