@@ -38,6 +38,7 @@ class Verb(NamedTuple):
 
 
 VERBS = (
+    Verb("data", "trainer.data_report", "look at a data set: found, refused, and why"),
     Verb("train", "trainer.train", "images of good parts -> run folder"),
     Verb("evaluate", "trainer.evaluate", "run or plan + labelled images -> metrics and report"),
     Verb("compile", "engine.compile", "run folder -> proved plan"),
@@ -46,6 +47,7 @@ VERBS = (
     Verb("stream", "pipeline.stream", "the line: camera -> verdicts over ZeroMQ"),
     Verb("inspect", "pipeline.inspection", "a folder or files through the same path, offline"),
     Verb("listen", "pipeline.listen", "subscribe, show, record, check the stream's health"),
+    Verb("serve", "pipeline.serve", "the operator's page in a browser, its own process"),
     Verb("render", "trainer.synthetic", "render a synthetic data set or belt video"),
     Verb("demo", "demo", "all of the above on rendered parts"),
 )
