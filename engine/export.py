@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import onnx
+import onnx.version_converter
 
 from ..errors import EngineError, MissingExtra
 from .onnx_graph import plain_graph
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ..trainer.map_head import Inspector
 
 OPSET = 17
+DYNAMO_OPSET = 18
+"""The oldest that torch's dynamo exporter writes; we convert the plain graph down ourselves."""
 IR_VERSION = 8
 """The ONNX file version that belongs to opset 17; onnxruntime from 1.13 on reads it."""
 
@@ -75,7 +78,7 @@ def export_model(
         # Both exporters warn about each other and about shapes that are static on purpose.
         warnings.simplefilter("ignore")
         raw = _EXPORTERS[exporter](module, example, OUTPUTS[form])
-    model = plain_graph(raw)
+    model = _in_our_opset(plain_graph(raw))
     model.ir_version = IR_VERSION
     _check_opset(model)
     return ExportedModel(model, form, exporter, batch, str(torch.__version__))
@@ -112,7 +115,7 @@ def _dynamo(module: nn.Module, example: Tensor, outputs: tuple[str, ...]) -> onn
             module,
             (example,),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=DYNAMO_OPSET,
             input_names=[INPUT],
             output_names=list(outputs),
             verbose=False,
@@ -149,6 +152,24 @@ def _input_size(inspector: Inspector) -> tuple[int, int]:
     """Height and width, from the finest level's matrices (they are part of the network)."""
     buffers = dict(inspector.head.named_buffers())
     return int(buffers["rows1"].shape[0]), int(buffers["columns1"].shape[1])
+
+
+def _in_our_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Convert downwards when needed. On a plain graph, because ONNX's converter wants constant
+    axes as initializers and torch hands them over as Constant nodes."""
+    if all(entry.version == OPSET for entry in model.opset_import):
+        return model
+    for node in model.graph.node:
+        for item in list(node.attribute):
+            if item.name == "noop_with_empty_axes" and item.i == 0:  # the converter keeps it
+                node.attribute.remove(item)
+    try:
+        return plain_graph(onnx.version_converter.convert_version(model, OPSET))
+    except RuntimeError as error:
+        raise EngineError(
+            f"the exported graph cannot be expressed in opset {OPSET}: {_first_line(error)}",
+            "use --exporter legacy",
+        ) from error
 
 
 def _check_opset(model: onnx.ModelProto) -> None:

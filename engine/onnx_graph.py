@@ -29,6 +29,7 @@ def plain_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = plain.graph
     _constants_to_initializers(graph)
     _drop_identities(graph)
+    _drop_unit_factors(graph)
     fold_batch_norm(graph)
     _drop_unused(graph)
     left = [node.name for node in graph.node if node.op_type == "BatchNormalization"]
@@ -137,6 +138,24 @@ def _drop_identities(graph: onnx.GraphProto) -> None:
             node.input[index] = source.get(name, name)
         if node.op_type in ("Identity", "Dropout") and node.output[0] not in results:
             source[node.output[0]] = node.input[0]
+            graph.node.remove(node)
+
+
+def _drop_unit_factors(graph: onnx.GraphProto) -> None:
+    """x * 1.0 becomes x (an open skip gate); one exporter does this itself, the other does not."""
+    results = {output.name for output in graph.output}
+    ones = {
+        tensor.name
+        for tensor in graph.initializer
+        if list(tensor.dims) in ([], [1]) and numpy_helper.to_array(tensor) == 1.0
+    }
+    source: dict[str, str] = {}
+    for node in list(graph.node):
+        for index, name in enumerate(node.input):
+            node.input[index] = source.get(name, name)
+        factors = [name for name in node.input if name not in ones]
+        if node.op_type == "Mul" and len(factors) == 1 and node.output[0] not in results:
+            source[node.output[0]] = factors[0]
             graph.node.remove(node)
 
 
