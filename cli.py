@@ -48,6 +48,7 @@ VERBS = (
     Verb("inspect", "pipeline.inspection", "a folder or files through the same path, offline"),
     Verb("listen", "pipeline.listen", "subscribe, show, record, check the stream's health"),
     Verb("serve", "pipeline.serve", "the operator's page in a browser, its own process"),
+    Verb("reproduce", "trainer.reproduce", "the poster's tables beside ours"),
     Verb("render", "trainer.synthetic", "render a synthetic data set or belt video"),
     Verb("demo", "demo", "all of the above on rendered parts"),
 )

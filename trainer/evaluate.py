@@ -11,10 +11,12 @@ import json
 import logging
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from ..engine.atomic import write_atomically
 from ..engine.spec import Threshold
 from ..errors import ConfigError
+from .aggregate import aggregate, aggregate_text
 from .checkpoint import LOG, read_run_split, write_metrics
 from .datasets import find_dataset
 from .evaluation import Evaluation, evaluate_scored
@@ -28,6 +30,7 @@ from .scorer import Scorer, plan_scorer, run_scorer, score_samples
 logger = logging.getLogger(__name__)
 
 FALSE_REJECT_RATE = 0.01
+Figures = dict[str, Any]
 NOT_LEARNED = {
     "random": "random: the teacher was never trained, figures say nothing about the method",
     "rendered": "rendered: the teacher learned from rendered images, not from ImageNet",
@@ -36,7 +39,12 @@ NOT_LEARNED = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `skrd4ad evaluate`."""
-    parser.add_argument("--run", type=Path, help="run folder; scored unless --plan is given")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        nargs="+",
+        help="run folder; several (seeds) for mean and deviation; beside --plan its log",
+    )
     parser.add_argument("--plan", type=Path, help="plan file: the product path")
     parser.add_argument("--data", type=Path, required=True, help="data set or category folder")
     parser.add_argument("--category", help="category below --data")
@@ -56,24 +64,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate and write what was asked for."""
-    if arguments.run is None and arguments.plan is None:
+    runs: list[Path] = arguments.run or []
+    if not runs and arguments.plan is None:
         raise ConfigError("nothing to evaluate", "give --run DIR or --plan FILE")
+    if len(runs) > 1 and (arguments.report or arguments.plan):
+        raise ConfigError("a report or a plan goes with one run", "give one --run at a time")
     dataset = find_dataset(arguments.data, arguments.category)
     if not dataset.test:
         raise ConfigError(
             f"{dataset.root} has no test images", "evaluation needs test/good and test/<defect>"
         )
-    with _scorer(arguments) as scorer:
-        announce(scorer)
-        threshold = scorer.threshold
-        if threshold is None and arguments.plan is None:
-            threshold = _calibrated(scorer, arguments.run, arguments.false_reject_rate)
-        evaluation = evaluate_dataset(scorer, dataset, threshold, arguments.mask_rule)
-    print(text_table(evaluation))
     for problem in dataset.problems:
         print(f"note: {problem}")
-    _write(arguments, evaluation, scorer, dataset, threshold)
+    targets: list[Path | None] = [*runs] or [None]
+    documents = [_one(arguments, target, dataset) for target in targets]
+    if len(documents) > 1:
+        groups, notes = aggregate(documents)
+        print("\n".join([aggregate_text(groups), *notes]))
+    if arguments.json is not None:
+        whole = documents[0] if len(documents) == 1 else {"runs": documents}
+        write_atomically(arguments.json, (json.dumps(whole, indent=2) + "\n").encode())
+        print(f"figures: {arguments.json}")
     return 0
+
+
+def _one(arguments: argparse.Namespace, run_folder: Path | None, dataset: Dataset) -> Figures:
+    """Score one run or the plan, print its table, write its report, return its figures."""
+    with _scorer(arguments, run_folder) as scorer:
+        announce(scorer)
+        threshold = scorer.threshold
+        if threshold is None and arguments.plan is None and run_folder is not None:
+            threshold = _calibrated(scorer, run_folder, arguments.false_reject_rate)
+        evaluation = evaluate_dataset(scorer, dataset, threshold, arguments.mask_rule)
+    print(text_table(evaluation))
+    head = {"dataset": dataset.name, "layout": dataset.layout, **scorer_json(scorer)}
+    head["data_problems"] = list(dataset.problems)
+    if run_folder is not None and arguments.plan is None:
+        write_metrics(run_folder, "evaluation", {**head, **to_json(evaluation)})
+    if arguments.report is not None:
+        log = None if run_folder is None else run_folder / LOG
+        known_log = log if log is not None and log.is_file() else None
+        write_report(arguments.report, evaluation, scorer, dataset, threshold, known_log)
+        print(f"report:  {arguments.report}")
+    return {**head, **to_json(evaluation, with_scores=True)}
 
 
 def evaluate_dataset(
@@ -95,10 +128,11 @@ def announce(scorer: Scorer) -> None:
     print(f"teacher {warning or f'{scorer.teacher.kind}: {scorer.teacher.detail}'}")
 
 
-def _scorer(arguments: argparse.Namespace) -> AbstractContextManager[Scorer]:
+def _scorer(arguments: argparse.Namespace, run: Path | None) -> AbstractContextManager[Scorer]:
     if arguments.plan is not None:
         return plan_scorer(arguments.plan, arguments.backend)
-    return run_scorer(arguments.run)
+    assert run is not None
+    return run_scorer(run)
 
 
 def _calibrated(scorer: Scorer, run_folder: Path, false_reject_rate: float) -> Threshold | None:
@@ -113,31 +147,3 @@ def _calibrated(scorer: Scorer, run_folder: Path, false_reject_rate: float) -> T
     samples = [Sample(path, "train") for path in paths]
     scores = [item.score for item in score_samples(scorer, samples, "calibrating")]
     return conformal_threshold(scores, false_reject_rate, source=f"{len(paths)} held-out images")
-
-
-def _write(
-    arguments: argparse.Namespace,
-    evaluation: Evaluation,
-    scorer: Scorer,
-    dataset: Dataset,
-    threshold: Threshold | None,
-) -> None:
-    head = {"dataset": dataset.name, "layout": dataset.layout, **scorer_json(scorer)}
-    head["data_problems"] = list(dataset.problems)
-    if arguments.run is not None and arguments.plan is None:
-        write_metrics(arguments.run, "evaluation", {**head, **to_json(evaluation)})
-    if arguments.json is not None:
-        document = {**head, **to_json(evaluation, with_scores=True)}
-        write_atomically(arguments.json, (json.dumps(document, indent=2) + "\n").encode())
-        print(f"figures: {arguments.json}")
-    if arguments.report is not None:
-        log = arguments.run / LOG if arguments.run is not None else None
-        write_report(
-            arguments.report,
-            evaluation,
-            scorer,
-            dataset,
-            threshold,
-            log if log is not None and log.is_file() else None,
-        )
-        print(f"report:  {arguments.report}")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.spec import InputSpec
+from ..errors import DataError
 from . import metrics
 from .aupro import aupro_of, aupro_rd4ad_image
 from .datasets import read_mask
@@ -109,7 +110,14 @@ def evaluate_scored(
                 if sample.mask is None:
                     unmasked += 1
                     continue
-                mask = reduce_mask(read_mask(sample.mask), spec, mask_rule)
+                full = read_mask(sample.mask)
+                if full.shape != item.image_size:
+                    raise DataError(
+                        f"{sample.mask} is {full.shape[1]} x {full.shape[0]} but its image is "
+                        f"{item.image_size[1]} x {item.image_size[0]}",
+                        "`skrd4ad data` lists every such file",
+                    )
+                mask = reduce_mask(full, spec, mask_rule)
                 if not mask.any():
                     vanished += 1
                     continue

@@ -50,6 +50,8 @@ class Scored:
     sample: Sample
     map: NDArray[np.float32]
     score: float
+    image_size: tuple[int, int]
+    """Height and width of the image file, before any region of interest."""
 
 
 @contextmanager
@@ -116,10 +118,12 @@ def score_samples(
     """Score `samples` in order, a batch at a time. Raises DataError naming an unusable file."""
     batches = [samples[at : at + scorer.batch] for at in range(0, len(samples), scorer.batch)]
     for batch in show_progress(batches, label):
-        inputs = np.stack([_network_input(sample.path, scorer.input) for sample in batch])
-        maps, scores = scorer.infer(inputs)
-        for sample, anomaly_map, score in zip(batch, maps, scores, strict=True):
-            yield Scored(sample, anomaly_map, float(score))
+        pictures = [read_rgb(sample.path) for sample in batch]
+        inputs = [_network_input(p, s, scorer.input) for p, s in zip(pictures, batch, strict=True)]
+        maps, scores = scorer.infer(np.stack(inputs))
+        for index, sample in enumerate(batch):
+            height, width = pictures[index].shape[:2]
+            yield Scored(sample, maps[index], float(scores[index]), (height, width))
 
 
 def show_progress(batches: Sequence[Sequence[Sample]], label: str) -> Iterable[Sequence[Sample]]:
@@ -145,11 +149,10 @@ def _progress_lines(batches: Sequence[Sequence[Sample]], label: str) -> Iterator
             logger.info("%s %d/%d images", label, done, total)
 
 
-def _network_input(path: Path, spec: InputSpec) -> NDArray[np.float32]:
-    pixels = read_rgb(path)
+def _network_input(
+    pixels: NDArray[np.uint8], sample: Sample, spec: InputSpec
+) -> NDArray[np.float32]:
     try:
         return to_network_input(pixels, spec)
-    except DataError:
-        raise
     except ConfigError as error:
-        raise DataError(f"{path}: {error.sentence}", error.hint) from error
+        raise DataError(f"{sample.path}: {error.sentence}", error.hint) from error

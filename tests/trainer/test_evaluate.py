@@ -194,8 +194,8 @@ def test_the_gallery_is_bounded_and_keeps_the_extremes() -> None:
     nothing = np.zeros((2, 2), np.float32)
     for index in range(100):
         score = float((index * 37) % 100)
-        gallery.offer(Scored(Sample(Path(f"g{index}"), "test"), nothing, score))
-        gallery.offer(Scored(Sample(Path(f"d{index}"), "test", "dent"), nothing, score))
+        gallery.offer(Scored(Sample(Path(f"g{index}"), "test"), nothing, score, (2, 2)))
+        gallery.offer(Scored(Sample(Path(f"d{index}"), "test", "dent"), nothing, score, (2, 2)))
     chosen = gallery.chosen()
     assert len(chosen) <= 2 * GALLERY_SIZE + 1
     good = sorted(s.score for s in chosen if not s.sample.is_defective)
