@@ -30,6 +30,8 @@ class TrainConfig(Record, frozen=True, kw_only=True):
     backbone_weights: str | None = None
     """A file, "random", "rendered", or None for torchvision's download."""
     random_layer4: bool = False
+    initial_checkpoint: str | None = None
+    """A checkpoint of the released RD4AD or SK-RD4AD code; with epochs 0 it is used as it is."""
     preset: Preset = "poster"
 
     fusion: Literal["poster", "official", "none", "corresponding"] | None = None
@@ -65,6 +67,8 @@ class TrainConfig(Record, frozen=True, kw_only=True):
     checkpoint_s: float = 60.0
     """The state for --resume is written after an epoch when this long has passed."""
     channels_last: bool = True
+    deterministic: bool = False
+    """Refuse operations whose result depends on scheduling (needed on a GPU only)."""
     device: str = "auto"
 
     def network_spec(self) -> NetworkSpec:
@@ -124,7 +128,11 @@ def check_config(config: TrainConfig) -> None:
     check_input_spec(config.input_spec())
     check_network_spec(config.network_spec())
     limits = (
-        ("epochs", config.epochs >= 1, "at least 1"),
+        (
+            "epochs",
+            config.epochs >= (0 if config.initial_checkpoint else 1),
+            "at least 1 (0 with initial_checkpoint)",
+        ),
         ("batch", config.batch >= MIN_BATCH, f"at least {MIN_BATCH} (batch statistics)"),
         ("seed", config.seed >= 0, "not negative"),
         ("learning_rate", 0.0 < config.learning_rate <= 1.0, "in (0, 1]"),

@@ -65,7 +65,7 @@ class RunFolder:
             raise ConfigError(
                 f"{target} exists already", "choose another --out, or remove it to train again"
             )
-        if resume and not (self._work / STATE).is_file():
+        if resume and not self._work.is_dir():
             raise ConfigError(
                 f"there is no interrupted run to resume for {target}", "leave out --resume"
             )
@@ -73,10 +73,15 @@ class RunFolder:
     def begin(self, learner: Learner, split: Sequence[SplitRow]) -> int:
         """Make the work folder, or read its state; returns the first epoch to run (0-based)."""
         self._split_text = write_split(split)
-        if self.resume:
+        if self.resume and (self._work / STATE).is_file():
+            for leftover in self._work.glob(".*.tmp"):  # of a write that was killed
+                leftover.unlink()
             return self._read_state(learner)
         if self._work.exists():
-            log.warning("%s of an interrupted run is replaced", self._work)
+            if self.resume:
+                log.warning("the run was interrupted before its first checkpoint: starting anew")
+            else:
+                log.warning("%s of an interrupted run is replaced", self._work)
             shutil.rmtree(self._work)
         try:
             self._work.mkdir(parents=True)
@@ -120,10 +125,11 @@ class RunFolder:
         write_atomically(self._work / LOG, log_text(self.rows).encode())
         write_metrics(self._work, "training", figures)
         write_atomically(self._work / RUN_FILE, run_file_bytes(run_file))
-        (self._work / STATE).unlink(missing_ok=True)
         if self.target.is_dir():
             self.target.rmdir()  # empty, as checked at the start
         os.replace(self._work, self.target)
+        # Only now: killed one line earlier, the run could still be resumed.
+        (self.target / STATE).unlink(missing_ok=True)
 
     def _fingerprint(self) -> str:
         """What must be the same for a continuation to be the same run."""

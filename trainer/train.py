@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from .inputs import ImageStore, Lessons
 from .learner import Learner
 from .losses import cosine_loss
 from .network import Network
+from .official import load_official
 from .progress import EpochRow, Progress
 from .resnet import calibrate_batch_norm
 from .run_folder import RunFolder
@@ -99,6 +101,7 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
 
     # Network: seeded initialisation, frozen teacher.
     device = choose_device(config.device)
+    make_deterministic(config.deterministic)
     torch.manual_seed(config.seed)
     network = Network(config.network_spec())
     teacher = install_teacher(
@@ -110,6 +113,8 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
         ],
         config.random_layer4,
     )
+    if config.initial_checkpoint:
+        load_official(network, Path(config.initial_checkpoint))
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     network.to(device, memory_format=memory_format)  # type: ignore[call-overload]
     learner = Learner(
@@ -160,7 +165,8 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
 
     # Export: the average, with batch statistics of its own.
     averaged = learner.averaged
-    refresh_batch_norm(averaged, lessons, config.batch)
+    if config.epochs:
+        refresh_batch_norm(averaged, lessons, config.batch)
     final_loss = held_out_loss(averaged, checks, config.batch)
     averaged.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     folder.finish(
@@ -184,6 +190,14 @@ def choose_device(name: str) -> torch.device:
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def make_deterministic(wanted: bool) -> None:
+    """On the CPU a run repeats bit for bit anyway, given the same number of threads."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(wanted)
 
 
 @torch.no_grad()
