@@ -22,20 +22,17 @@ from . import wire
 from . import wire_messages as fields
 from .alarms import ALARM_BY_NAME
 from .clock import SYSTEM_CLOCK, Clock
-from .endpoints import bind_problem, check_exposure
+from .endpoints import check_exposure
+from .fan_out import FanOut
+from .journal import Journal, JournalSettings
 from .records import Result, Verdict
+from .replay import ReplayServer, Snapshot
 from .topics import is_name
 
 log = logging.getLogger(__name__)
 
 EVENTS_SNDHWM = 1000
 MAPS_SNDHWM, MAPS_SNDBUF = 4, 256 * 1024
-ZMQ_HEARTBEAT: dict[int, int] = {
-    zmq.HEARTBEAT_IVL: 1000,
-    zmq.HEARTBEAT_TIMEOUT: 3000,
-    zmq.HEARTBEAT_TTL: 3000,
-}
-"""Without these a cut cable is invisible to both ends; with them it shows within three seconds."""
 MAP_SUBSCRIBER_GRACE_S = 1.5
 """How long wait_for_subscribers goes on waiting for as many map subscribers."""
 _POLICY = re.compile(r"ng|all|none|every:[1-9][0-9]{0,8}")
@@ -53,6 +50,10 @@ class PublishSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """How long `close` may wait for the last events to leave."""
     insecure: bool = False
     """True allows endpoints that other hosts can reach, without keys. Logged at each start."""
+    journal: JournalSettings | None = None
+    """Keep all events on disk; `seq` then goes on where the last process ended."""
+    replay: str | None = None
+    """Endpoint that hands out past events, for example tcp://127.0.0.1:5557; needs the journal."""
 
 
 class Publisher:
@@ -84,10 +85,13 @@ class Publisher:
                 f"map_policy: {settings.map_policy!r} is not ng, all, every:N or none",
                 "for example: map_policy: every:10",
             )
+        if settings.replay is not None and settings.journal is None:
+            raise ConfigError("replay: there is nothing to replay", "add a journal: with its path")
         self.settings = settings
         self.boot = boot or new_boot()
         self.events_endpoint = settings.events
         self.maps_endpoint = settings.maps
+        self.replay_endpoint = settings.replay
         self.state: fields.State = "STARTING"
         self.last_seq = first_seq - 1
         self.counts = fields.CountFields()
@@ -99,32 +103,51 @@ class Publisher:
         )
         self._clock = clock
         self._zmq: zmq.Context[zmq.Socket[bytes]] | None = None
-        self._events: zmq.Socket[bytes] | None = None
-        self._maps: zmq.Socket[bytes] | None = None
-        self._event_subscribers = 0
-        self._map_subscribers = 0
+        self._events: FanOut | None = None
+        self._maps: FanOut | None = None
+        self._journal: Journal | None = None
+        self._replay: ReplayServer | None = None
+        self._last_results: dict[str, list[bytes]] = {}
         self._toggle = False
         self._dropped_sent = 0
         self._alarms: dict[tuple[int, str], int] = {}
         self._next_heartbeat_ns = 0
 
     def open(self) -> None:
-        """Bind both sockets. Raises NetworkError for a port in use or an address not allowed."""
-        for endpoint in (self.settings.events, self.settings.maps):
-            check_exposure(endpoint, insecure=self.settings.insecure)
+        """Open the journal and bind the sockets.
+
+        Raises NetworkError for a port in use or an address that is not allowed, ConfigError for a
+        journal that cannot be used; nothing is left open then.
+        """
+        settings = self.settings
+        for endpoint in (settings.events, settings.maps):
+            check_exposure(endpoint, insecure=settings.insecure)
         self._zmq = zmq.Context()
         try:
-            self._events = self._bind(self.settings.events, {zmq.SNDHWM: EVENTS_SNDHWM})
-            self._maps = self._bind(
-                self.settings.maps, {zmq.SNDHWM: MAPS_SNDHWM, zmq.SNDBUF: MAPS_SNDBUF}
-            )
+            events_options: dict[int, int] = {zmq.SNDHWM: EVENTS_SNDHWM}
+            maps_options: dict[int, int] = {zmq.SNDHWM: MAPS_SNDHWM, zmq.SNDBUF: MAPS_SNDBUF}
+            self._events = FanOut(self._zmq, settings.events, b"res/", events_options)
+            self._maps = FanOut(self._zmq, settings.maps, b"map/", maps_options)
+            self._open_journal()
         except BaseException:
-            self._zmq.destroy(linger=0)
-            self._events = self._maps = self._zmq = None
+            self._release(linger_ms=0)
             raise
-        self.events_endpoint = self._events.getsockopt_string(zmq.LAST_ENDPOINT)
-        self.maps_endpoint = self._maps.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.events_endpoint, self.maps_endpoint = self._events.endpoint, self._maps.endpoint
         log.info("events on %s, maps on %s", self.events_endpoint, self.maps_endpoint)
+
+    def _open_journal(self) -> None:
+        if self.settings.journal is None:
+            return
+        journal = Journal(self.settings.journal, self._clock)
+        opening = journal.open()
+        self._journal = journal
+        self.last_seq = max(self.last_seq, opening.next_seq - 1)
+        if self.settings.replay is not None:
+            self._replay = ReplayServer(
+                self.settings.replay, journal, self.snapshot, insecure=self.settings.insecure
+            )
+            self._replay.open()
+            self.replay_endpoint = self._replay.endpoint
 
     def wait_for_subscribers(
         self,
@@ -137,21 +160,28 @@ class Publisher:
         When maps are published, another 1.5 s at most are given to as many map subscriptions:
         they arrive on their own connection, a little before or after.
         """
+        events, maps = self._open_sockets()
         deadline = time.monotonic() + timeout_s
-        while not stop():
-            self._read_subscriptions()
-            if self._event_subscribers >= count:
-                break
+        while not stop() and events.subscribers(wait_ms=20) < count:
             if time.monotonic() >= deadline:
                 return False
-            self._open_events.poll(20)
-        if self.settings.map_policy == "none":
-            return self._event_subscribers >= count
-        grace = min(deadline, time.monotonic() + MAP_SUBSCRIBER_GRACE_S)
-        while self._map_subscribers < count and time.monotonic() < grace and not stop():
-            self._open_maps.poll(20)
-            self._read_subscriptions()
-        return self._event_subscribers >= count
+        if self.settings.map_policy != "none":
+            grace = min(deadline, time.monotonic() + MAP_SUBSCRIBER_GRACE_S)
+            while not stop() and time.monotonic() < grace:
+                if maps.subscribers(wait_ms=20) >= count:
+                    break
+        return events.subscribers() >= count
+
+    def snapshot(self) -> Snapshot:
+        """The state of the line now; may be called from another thread."""
+        return Snapshot(
+            box=self._context.box,
+            boot=self.boot,
+            seq=self.last_seq,
+            state=self.state,
+            counts=self.counts,
+            last_results=tuple(self._last_results.values()),
+        )
 
     def set_model(self, model: fields.ModelFields) -> None:
         """Name another plan in all results from now on."""
@@ -184,9 +214,10 @@ class Publisher:
         # Only a message that could be encoded uses up its number: seq has no gaps.
         self.last_seq, self.counts, self._toggle = seq, counts, toggle
         self._dropped_sent = dropped_since_boot
-        self._send(self._open_events, parts)
+        self._last_results[result.camera] = parts
+        self._publish(seq, parts)
         if map_follows:
-            self._send(self._open_maps, wire.encode_map(result, self._context, seq))
+            self._open_sockets()[1].send(wire.encode_map(result, self._context, seq))
         return seq
 
     def send_state(self, state: fields.State, text: str = "") -> int:
@@ -204,7 +235,7 @@ class Publisher:
             text=text[:500],
         )
         self.state = state
-        self._send(self._open_events, wire.encode_state(header))
+        self._publish(header.seq, wire.encode_state(header))
         # The next heartbeat carries the new state at once.
         self._next_heartbeat_ns = 0
         return header.seq
@@ -239,7 +270,7 @@ class Publisher:
             self._alarms[key] = now
         else:
             del self._alarms[key]
-        self._send(self._open_events, wire.encode_alarm(header))
+        self._publish(header.seq, wire.encode_alarm(header))
         return header.seq
 
     def heartbeat_if_due(
@@ -253,6 +284,8 @@ class Publisher:
         if now < self._next_heartbeat_ns:
             return False
         self._next_heartbeat_ns = now + self.settings.heartbeat_ms * 1_000_000
+        for alarm in self._journal.alarms() if self._journal is not None else ():
+            self.send_alarm(alarm.name, alarm.active, alarm.text)
         health = snapshot() if callable(snapshot) else snapshot
         header = fields.HeartbeatHeader(
             v=fields.PROTOCOL,
@@ -267,19 +300,32 @@ class Publisher:
             counts=self.counts,
             alarms=tuple(sorted({code for code, _ in self._alarms})),
         )
-        self._read_subscriptions()
-        self._send(self._open_events, wire.encode_heartbeat(header))
+        events, maps = self._open_sockets()
+        events.send(wire.encode_heartbeat(header))
+        events.subscribers()
+        maps.subscribers()
         return True
 
     def close(self, text: str = "") -> None:
-        """Say BYE and let the last events leave (at most `linger_ms`). Safe to call twice."""
-        if self._zmq is None:
-            return
-        self.send_state("BYE", text)
-        self._open_events.close(linger=self.settings.linger_ms)
-        self._open_maps.close(linger=self.settings.linger_ms)
-        self._zmq.term()
-        self._events = self._maps = self._zmq = None
+        """Say BYE, let the last events leave (at most `linger_ms`) and finish the journal.
+
+        Safe to call twice.
+        """
+        if self._events is not None:
+            self.send_state("BYE", text)
+            self._release(self.settings.linger_ms)
+
+    def _release(self, linger_ms: int) -> None:
+        for socket in (self._events, self._maps):
+            if socket is not None:
+                socket.close(linger_ms)
+        if self._replay is not None:
+            self._replay.close()
+        if self._journal is not None:
+            self._journal.close()
+        if self._zmq is not None:
+            self._zmq.term()
+        self._events = self._maps = self._journal = self._replay = self._zmq = None
 
     def __enter__(self) -> Publisher:
         self.open()
@@ -296,42 +342,18 @@ class Publisher:
     @property
     def subscribers(self) -> int:
         """How many clients subscribe to results now."""
-        self._read_subscriptions()
-        return self._event_subscribers
+        return self._open_sockets()[0].subscribers()
 
-    @property
-    def _open_events(self) -> zmq.Socket[bytes]:
+    def _open_sockets(self) -> tuple[FanOut, FanOut]:
         assert self._events is not None, "Publisher.open() comes first"
-        return self._events
-
-    @property
-    def _open_maps(self) -> zmq.Socket[bytes]:
         assert self._maps is not None, "Publisher.open() comes first"
-        return self._maps
+        return self._events, self._maps
 
-    def _bind(self, endpoint: str, options: dict[int, int]) -> zmq.Socket[bytes]:
-        assert self._zmq is not None
-        socket = self._zmq.socket(zmq.XPUB)
-        socket.setsockopt(zmq.LINGER, 0)
-        # Every subscription is passed up, also repeated ones and those of peers that vanish:
-        # this is how wait_for_subscribers counts.
-        socket.setsockopt(zmq.XPUB_VERBOSER, 1)
-        for option, value in {**ZMQ_HEARTBEAT, **options}.items():
-            socket.setsockopt(option, value)
-        socket.setsockopt(zmq.IPV6, 1 if "[" in endpoint else 0)
-        try:
-            socket.bind(re.sub(r":0$", ":*", endpoint))
-        except zmq.ZMQError as error:
-            socket.close(linger=0)
-            raise bind_problem(endpoint, error.errno or 0, error.strerror) from None
-        return socket
-
-    def _send(self, socket: zmq.Socket[bytes], parts: list[bytes]) -> None:
-        try:
-            socket.send_multipart(parts, flags=zmq.NOBLOCK)
-        except zmq.Again:
-            # XPUB without NODROP never says this; should libzmq ever, the line must not wait.
-            log.error("the socket refused message %s", parts[0].decode("ascii"))
+    def _publish(self, seq: int, parts: list[bytes]) -> None:
+        """First to the journal: what a subscriber has seen can always be fetched again."""
+        if self._journal is not None:
+            self._journal.append(seq, parts)
+        self._open_sockets()[0].send(parts)
 
     def _wants_map(self, result: Result, counts: fields.CountFields) -> bool:
         policy = self.settings.map_policy
@@ -343,24 +365,6 @@ class Publisher:
             return False
         total = counts.ok + counts.ng + counts.review + counts.err
         return total % int(policy.partition(":")[2]) == 0
-
-    def _read_subscriptions(self) -> None:
-        self._event_subscribers += _subscription_change(self._open_events, b"res/")
-        self._map_subscribers += _subscription_change(self._open_maps, b"map/")
-
-
-def _subscription_change(socket: zmq.Socket[bytes], kind: bytes) -> int:
-    """How many more clients subscribe to `kind` than before, from what the XPUB was told."""
-    change = 0
-    while True:
-        try:
-            message = socket.recv(flags=zmq.NOBLOCK)
-        except zmq.Again:
-            return change
-        if message[:1] in (b"\x00", b"\x01"):
-            prefix = message[1:]
-            if prefix.startswith(kind) or kind.startswith(prefix):
-                change += 1 if message[:1] == b"\x01" else -1
 
 
 def new_boot() -> str:

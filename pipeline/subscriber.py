@@ -7,6 +7,7 @@
                 case Gap(): ...
 
 One thread, no callbacks. A subscriber may start before its publisher and survives its restarts.
+With `replay`, events that were lost on the way are fetched from the box's journal by themselves.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import TracebackType
 
 import zmq
 
 from ..errors import ConfigError, NetworkError
 from .clock import SYSTEM_CLOCK, Clock
-from .stream_check import Notice, StreamCheck, StreamStatus
+from .replay import ReplayClient
+from .replay_wire import GapFiller
+from .stream_check import Gap, Notice, StreamCheck, StreamStatus
 from .topics import KINDS
 from .wire import Message, VersionError, decode
 from .wire_map import MapMessage
@@ -28,7 +32,23 @@ from .wire_record import DecodeError
 
 log = logging.getLogger(__name__)
 
-Item = Message | Notice
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """An event that had been lost and was fetched later. A reject gate must ignore it: its part
+    has passed. An archive must not."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Events that were lost and that the box does not have (any more)."""
+
+    gap: Gap
+
+
+Item = Message | Notice | Replayed | Gone
 CLIENT_OPTIONS: dict[int, int] = {
     zmq.LINGER: 0,
     zmq.CONNECT_TIMEOUT: 1000,
@@ -42,11 +62,13 @@ CLIENT_OPTIONS: dict[int, int] = {
 """A healed cable is used again within a second or so; the defaults need seven."""
 EVENTS_RCVHWM = 10_000
 MAPS_RCVHWM, MAPS_RCVBUF = 2, 256 * 1024
+_FILL_STEP_MS = 50
 
 
 class Subscriber:
     """Subscribes to all events of one box, and to its maps when `maps` names their endpoint.
 
+    `replay` names the endpoint that lost events are fetched from; they come as `Replayed`.
     `max_age_ms` bounds `fresh`. Usable as a context manager; raises ConfigError for an endpoint
     that is not one. Not thread-safe.
     """
@@ -56,11 +78,13 @@ class Subscriber:
         connect: str,
         maps: str | None = None,
         *,
+        replay: str | None = None,
         max_age_ms: float = 1000.0,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.connect = connect
         self.maps = maps
+        self.replay = replay
         self.check = StreamCheck(max_age_ms)
         self.malformed = 0
         """Messages that were not SKRD/1; they are counted, logged and ignored."""
@@ -69,6 +93,8 @@ class Subscriber:
         self._waiting: deque[Item] = deque()
         self._zmq: zmq.Context[zmq.Socket[bytes]] | None = None
         self._poller = zmq.Poller()
+        self._filler = GapFiller()
+        self._replay: ReplayClient | None = None
         self._events: zmq.Socket[bytes] | None = None
         self._maps: zmq.Socket[bytes] | None = None
 
@@ -81,6 +107,9 @@ class Subscriber:
                 options: dict[int, int] = {zmq.RCVHWM: MAPS_RCVHWM, zmq.RCVBUF: MAPS_RCVBUF}
                 self._maps = self._subscribe(self.maps, "maps", options)
             self._events = self._subscribe(self.connect, "events", {zmq.RCVHWM: EVENTS_RCVHWM})
+            if self.replay is not None:
+                self._replay = ReplayClient(self.replay, self._zmq, self._clock)
+                self._poller.register(self._replay.socket, zmq.POLLIN)
         except BaseException:
             self.close()
             raise
@@ -90,7 +119,9 @@ class Subscriber:
         for socket in (self._events, self._maps):
             if socket is not None:
                 socket.close(linger=0)
-        self._events = self._maps = None
+        if self._replay is not None:
+            self._replay.socket.close(linger=0)
+        self._events = self._maps = self._replay = None
         self._poller = zmq.Poller()
         if self._zmq is not None:
             self._zmq.term()
@@ -103,13 +134,18 @@ class Subscriber:
         """
         deadline_ns = self._clock.mono_ns() + int(timeout_s * 1e9)
         while not self._waiting:
+            self._ask_for_gaps()
             left_ns = deadline_ns - self._clock.mono_ns()
-            ready = dict(self._poller.poll(max(left_ns // 1_000_000, 0)))
-            if not ready:
-                return None
-            socket = self._events if self._events in ready else self._maps
-            assert socket is not None, "Subscriber.open() comes first"
-            self._take(socket.recv_multipart())
+            step_ms = max(left_ns // 1_000_000, 0)
+            if self._filler.busy:
+                step_ms = min(step_ms, _FILL_STEP_MS)
+            ready = dict(self._poller.poll(step_ms))
+            if self._events in ready:
+                self._take(self._events.recv_multipart())
+            elif self._maps in ready:
+                self._take(self._maps.recv_multipart())
+            if self._replay is not None and self._replay.socket in ready:
+                self._take_replay(self._replay)
             if left_ns <= 0 and not self._waiting:
                 return None
         return self._waiting.popleft()
@@ -136,9 +172,11 @@ class Subscriber:
             elif (self._clock.mono_ns() - last_ns) / 1e9 >= limit_s:
                 raise self._silence(limit_s)
             yield item
-            if self.check.ended and not self._waiting:
+            if self.check.ended and not self._waiting and not self._filler.busy:
                 yield from self._last_maps()
                 return
+            if self.check.ended and item is None:
+                return  # what is still missing cannot be fetched: the box has closed its journal
 
     def status(self) -> StreamStatus:
         """alive, fresh, contiguous and valid, now."""
@@ -199,6 +237,25 @@ class Subscriber:
         notices = self.check.receive(message, self._clock.mono_ns())
         if notices is not None:
             self._waiting.extend((*notices, message))
+            for notice in notices:
+                if isinstance(notice, Gap) and self._replay is not None:
+                    self._filler.add(notice)
+
+    def _ask_for_gaps(self) -> None:
+        if self._replay is not None:
+            request = self._filler.request(self._clock.mono_ns())
+            if request is not None:
+                self._replay.ask(request)
+
+    def _take_replay(self, client: ReplayClient) -> None:
+        answer = client.answer(0.0)
+        if answer is None:
+            return
+        filled = self._filler.receive(*answer, self._clock.mono_ns())
+        for message in filled.messages:
+            if self.check.fill(message.header.seq):
+                self._waiting.append(Replayed(message))
+        self._waiting.extend(Gone(gap) for gap in filled.gone)
 
     def _silence(self, limit_s: float) -> NetworkError:
         if self.check.boot:

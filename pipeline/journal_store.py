@@ -1,0 +1,201 @@
+"""Events in SQLite: schema, pages, retention. One connection per thread; no threads here."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+SCHEMA_VERSION = 1
+PAGE_EVENTS = 500
+"""The most events a page of replay holds."""
+_CHECK_UP_TO_BYTES = 64 * 1024 * 1024
+"""A larger file is not read through at the start: damage then shows when it is met."""
+_CREATE = """
+CREATE TABLE events (
+  seq INTEGER PRIMARY KEY, boot TEXT NOT NULL, kind TEXT NOT NULL, cam TEXT, t INTEGER NOT NULL,
+  part_id TEXT, verdict TEXT, score REAL, topic BLOB NOT NULL, header BLOB NOT NULL,
+  record BLOB NOT NULL);
+CREATE INDEX by_time ON events (t);
+CREATE INDEX by_part ON events (part_id) WHERE part_id IS NOT NULL;
+CREATE INDEX by_verdict ON events (cam, verdict, seq) WHERE verdict IS NOT NULL AND verdict <> 'ok';
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+class _Part(msgspec.Struct):
+    id: str | None = None
+
+
+class _Summary(msgspec.Struct):
+    """What the journal's columns need of a header."""
+
+    boot: str
+    kind: str
+    t_pub: int = 0
+    t: int = 0
+    cam: str | None = None
+    verdict: str | None = None
+    score: float | None = None
+    part: _Part = msgspec.field(default_factory=_Part)
+
+
+_decode_summary = msgspec.json.Decoder(_Summary).decode
+
+
+class JournalStore:
+    """One connection to a journal file.
+
+    Raises sqlite3.DatabaseError for a file that is damaged or not a journal of this version.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        target = f"file:{_quoted(path)}?mode=ro" if read_only else f"file:{_quoted(path)}"
+        self._connection = sqlite3.connect(
+            target, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0
+        )
+        try:
+            if not read_only:
+                self._prepare()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def append(self, events: Iterable[tuple[int, Sequence[bytes]]]) -> None:
+        """Store events as (seq, [topic, header, record]) in one transaction, or none of them."""
+        rows = [_row(seq, parts) for seq, parts in events]
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO events VALUES (?,?,?,?,?,?,?,?,?,?,?)", rows
+            )
+
+    def page(self, first: int, last: int, limit: int = PAGE_EVENTS) -> list[list[bytes]]:
+        """The oldest events with first <= seq <= last, at most `limit`, as message parts."""
+        rows = self._connection.execute(
+            "SELECT topic, header, record FROM events WHERE seq BETWEEN ? AND ?"
+            " ORDER BY seq LIMIT ?",
+            (first, last, limit),
+        )
+        return [list(row) for row in rows]
+
+    def span(self) -> tuple[int, int]:
+        """(oldest, newest) seq; (0, 0) when the journal is empty."""
+        row = self._connection.execute("SELECT min(seq), max(seq) FROM events").fetchone()
+        return (row[0] or 0, row[1] or 0)
+
+    def of_part(self, part_id: str, limit: int = PAGE_EVENTS) -> list[list[bytes]]:
+        """Results of one part, oldest first."""
+        rows = self._connection.execute(
+            "SELECT topic, header, record FROM events WHERE part_id = ? ORDER BY seq LIMIT ?",
+            (part_id, limit),
+        )
+        return [list(row) for row in rows]
+
+    def fact(self, name: str) -> str:
+        """A stored fact, "" when it was never stored."""
+        row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return "" if row is None else str(row[0])
+
+    def store_fact(self, name: str, value: str) -> None:
+        """Remember a fact beside the events."""
+        self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def size_bytes(self) -> int:
+        """Bytes in use by the file's pages; freed ones do not count."""
+        pages, free, size = (
+            self._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
+
+    def forget_before(self, seq: int, t_ns: int, chunk: int) -> int:
+        """Delete at most `chunk` of the oldest events with a smaller seq or an older time.
+
+        Returns how many. Freed pages go back to the file system a little at a time.
+        """
+        oldest, _ = self.span()
+        with self._transaction():
+            deleted = self._connection.execute(
+                "DELETE FROM events WHERE seq >= ? AND seq < ? AND (seq < ? OR t < ?)",
+                (oldest, oldest + chunk, seq, t_ns),
+            ).rowcount
+        if deleted:
+            # executescript, because this pragma gives back one page per step and no rows.
+            self._connection.executescript("PRAGMA incremental_vacuum(2000)")
+        return int(deleted)
+
+    def close(self) -> None:
+        """Close the connection; the last one tidies up the write-ahead log."""
+        self._connection.close()
+
+    def _prepare(self) -> None:
+        execute = self._connection.execute
+        version = execute("PRAGMA user_version").fetchone()[0]
+        empty = not execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if version != (0 if empty else SCHEMA_VERSION):
+            raise sqlite3.DatabaseError(f"journal version {version}, not {SCHEMA_VERSION}")
+        execute("PRAGMA auto_vacuum=INCREMENTAL")
+        execute("PRAGMA journal_mode=WAL")
+        # NORMAL: a commit survives the end of the process; a power cut may take the last ones.
+        execute("PRAGMA synchronous=NORMAL")
+        execute("PRAGMA journal_size_limit=16777216")
+        if empty:
+            with self._transaction():
+                for statement in _CREATE.split(";\n"):
+                    execute(statement)
+                execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        problem = "ok"
+        if self.size_bytes() <= _CHECK_UP_TO_BYTES:
+            problem = execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise sqlite3.DatabaseError(str(problem))
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._connection)
+
+
+class _Transaction:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if kind is None:
+            try:
+                self._connection.execute("COMMIT")
+                return
+            except sqlite3.Error:
+                self._roll_back()
+                raise
+        self._roll_back()
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+
+def _row(seq: int, parts: Sequence[bytes]) -> tuple[object, ...]:
+    topic, header, record = parts
+    summary = _decode_summary(header)
+    return (
+        seq,
+        summary.boot,
+        summary.kind,
+        summary.cam,
+        summary.t_pub or summary.t,
+        summary.part.id,
+        summary.verdict,
+        summary.score,
+        topic,
+        header,
+        record,
+    )
+
+
+def _quoted(path: Path) -> str:
+    """A path inside an SQLite URI."""
+    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

@@ -1,0 +1,266 @@
+"""Replay over a ROUTER socket: how things are now, and any stored event again, in pages.
+
+The server has its own thread, socket and journal connection: a client that asks for a million
+events slows no verdict. The client side serves `Subscriber` and the verb `replay`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import zmq
+
+from ..errors import NetworkError
+from . import wire_messages as fields
+from .clock import SYSTEM_CLOCK, Clock
+from .endpoints import bind_problem, check_exposure
+from .journal import Journal
+from .journal_store import JournalStore
+from .replay_wire import (
+    MAX_REQUEST_BYTES,
+    PAGE_EVENTS,
+    Reply,
+    Request,
+    decode_reply,
+    decode_request,
+    encode_reply,
+    encode_request,
+)
+from .wire import Message
+from .wire_record import DecodeError
+
+log = logging.getLogger(__name__)
+
+_POLL_MS = 100
+_MAX_REPLY_PART = 8 * 1024 * 1024
+HEARTBEAT_OPTIONS: dict[int, int] = {
+    zmq.HEARTBEAT_IVL: 1000,
+    zmq.HEARTBEAT_TIMEOUT: 3000,
+    zmq.HEARTBEAT_TTL: 3000,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The publisher's state at one moment."""
+
+    box: str
+    boot: str
+    seq: int
+    state: fields.State
+    counts: fields.CountFields
+    last_results: tuple[list[bytes], ...]
+    """The newest result of each camera."""
+
+
+class ReplayServer:
+    """Answers on `endpoint` until `close`. `open` raises NetworkError when it cannot be bound."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        journal: Journal,
+        snapshot: Callable[[], Snapshot],
+        *,
+        insecure: bool = False,
+    ) -> None:
+        self.endpoint = endpoint
+        self.refused = 0
+        """Requests that were not understood."""
+        self._journal = journal
+        self._snapshot = snapshot
+        self._insecure = insecure
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def open(self) -> None:
+        check_exposure(self.endpoint, insecure=self._insecure)
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        socket = context.socket(zmq.ROUTER)
+        for option, value in {
+            **HEARTBEAT_OPTIONS,
+            zmq.LINGER: 0,
+            zmq.SNDHWM: 256,
+            zmq.ROUTER_MANDATORY: 1,
+            zmq.MAXMSGSIZE: MAX_REQUEST_BYTES,
+        }.items():
+            socket.setsockopt(option, value)
+        try:
+            socket.bind(self.endpoint.removesuffix(":0") + ":*" * self.endpoint.endswith(":0"))
+        except zmq.ZMQError as error:
+            context.destroy(linger=0)
+            raise bind_problem(self.endpoint, error.errno or 0, error.strerror) from None
+        self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._thread = threading.Thread(
+            target=self._serve, args=(context, socket), name="replay", daemon=True
+        )
+        self._thread.start()
+        log.info("replay on %s", self.endpoint)
+
+    def close(self) -> None:
+        """Stop answering. Safe to call twice."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(2.0)
+            self._thread = None
+
+    def _serve(self, context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes]) -> None:
+        reader: JournalStore | None = None
+        while not self._stop.is_set():
+            if not socket.poll(_POLL_MS):
+                continue
+            client, *parts = socket.recv_multipart()
+            try:
+                request = decode_request(parts)
+            except DecodeError as error:
+                self.refused += 1
+                log.warning("refused a replay request: %s", error)
+                continue
+            try:
+                reader = reader or self._journal.reader()
+                answer = self._answer(request, reader)
+            except sqlite3.Error as error:
+                log.warning("the journal cannot be read now: %s", error)
+                if reader is not None:
+                    reader.close()
+                reader = None
+                answer = encode_reply(self._reply(request, error=f"journal: {error}"), [])
+            try:
+                socket.send_multipart([client, *answer], flags=zmq.NOBLOCK)
+            except zmq.ZMQError as error:
+                # The client has gone or does not read; it will ask again.
+                log.info("a replay client did not take its answer: %s", error)
+        if reader is not None:
+            reader.close()
+        context.destroy(linger=0)
+
+    def _answer(self, request: Request, reader: JournalStore) -> list[bytes]:
+        oldest, newest = reader.span()
+        if request.op == "snapshot":
+            events = list(self._snapshot().last_results)
+            return encode_reply(
+                self._reply(request, oldest=oldest, newest=newest, n=len(events)), events
+            )
+        if request.op == "part":
+            events = reader.of_part(request.part, PAGE_EVENTS)
+        else:
+            events = reader.page(request.first, request.last, PAGE_EVENTS)
+        return encode_reply(
+            self._reply(
+                request,
+                oldest=oldest,
+                newest=newest,
+                n=len(events),
+                more=len(events) == PAGE_EVENTS,
+            ),
+            events,
+        )
+
+    def _reply(
+        self,
+        request: Request,
+        *,
+        oldest: int = 0,
+        newest: int = 0,
+        n: int = 0,
+        more: bool = False,
+        error: str = "",
+    ) -> Reply:
+        now = self._snapshot()
+        return Reply(
+            id=request.id,
+            op=request.op,
+            box=now.box,
+            boot=now.boot,
+            seq=now.seq,
+            state=now.state,
+            counts=now.counts,
+            oldest=oldest,
+            newest=newest,
+            n=n,
+            more=more,
+            error=error[:200],
+        )
+
+
+class ReplayClient:
+    """One DEALER. `ask` sends, `answer` waits; `call` does both. Not thread-safe."""
+
+    def __init__(
+        self, connect: str, context: zmq.Context[zmq.Socket[bytes]], clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self.connect = connect
+        self._clock = clock
+        self._id = 0
+        self.socket = context.socket(zmq.DEALER)
+        for option, value in {
+            **HEARTBEAT_OPTIONS,
+            zmq.LINGER: 0,
+            zmq.CONNECT_TIMEOUT: 1000,
+            zmq.RECONNECT_IVL: 100,
+            zmq.RECONNECT_IVL_MAX: 1000,
+            zmq.MAXMSGSIZE: _MAX_REPLY_PART,
+        }.items():
+            self.socket.setsockopt(option, value)
+        self.socket.connect(connect)
+
+    def ask(self, request: Request) -> None:
+        """Send without waiting; an unreachable box is noticed by the missing answer."""
+        try:
+            self.socket.send(encode_request(request), flags=zmq.NOBLOCK)
+        except zmq.Again:
+            log.info("%s does not take requests now", self.connect)
+
+    def answer(self, timeout_s: float) -> tuple[Reply, list[Message]] | None:
+        """The next answer that can be decoded, None when none came in time."""
+        deadline_ns = self._clock.mono_ns() + int(timeout_s * 1e9)
+        while self.socket.poll(max((deadline_ns - self._clock.mono_ns()) // 1_000_000, 0)):
+            try:
+                return decode_reply(self.socket.recv_multipart())
+            except DecodeError as error:
+                log.warning("ignored a malformed answer: %s", error)
+        return None
+
+    def call(self, request: Request, patience_s: float) -> tuple[Reply, list[Message]]:
+        """Ask until there is an answer. Raises NetworkError when none came in `patience_s`."""
+        deadline_ns = self._clock.mono_ns() + int(patience_s * 1e9)
+        while self._clock.mono_ns() < deadline_ns:
+            self.ask(request)
+            left_s = (deadline_ns - self._clock.mono_ns()) / 1e9
+            found = self.answer(min(2.0, max(left_s, 0.0)))
+            while found is not None and found[0].id != request.id:
+                found = self.answer(0.5)
+            if found is not None:
+                return found
+        raise NetworkError(
+            f"no answer from {self.connect} within {patience_s:g} s",
+            "is the stream running with a journal, and is the port the one of its replay socket?",
+        )
+
+    def snapshot(self, patience_s: float = 5.0) -> tuple[Reply, list[Message]]:
+        """How things are, and the newest result of each camera."""
+        return self.call(Request(id=self._next_id(), op="snapshot"), patience_s)
+
+    def of_part(self, part: str, patience_s: float = 5.0) -> list[Message]:
+        """The stored results of one part."""
+        return self.call(Request(id=self._next_id(), op="part", part=part), patience_s)[1]
+
+    def events(self, first: int, last: int, patience_s: float = 5.0) -> Iterator[Message]:
+        """All stored events with first <= seq <= last, in order."""
+        while first <= last:
+            request = Request(id=self._next_id(), op="get", first=first, last=last)
+            reply, messages = self.call(request, patience_s)
+            if reply.error:
+                raise NetworkError(f"{self.connect}: {reply.error}", "look at the box's log")
+            yield from messages
+            if not reply.more or not messages:
+                return
+            first = messages[-1].header.seq + 1
+
+    def _next_id(self) -> int:
+        self._id += 1
+        return self._id
