@@ -43,6 +43,8 @@ VERBS = (
     Verb("evaluate", "trainer.evaluate", "run or plan + labelled images -> metrics and report"),
     Verb("compile", "engine.compile", "run folder -> proved plan"),
     Verb("verify", "engine.verify", "plan -> parity and health table"),
+    Verb("bench", "engine.bench", "plan -> latency per stage, against the machine's limits"),
+    Verb("doctor", "engine.doctor", "what is installed, which backends can run, what to do"),
     Verb("calibrate", "calibration.calibrate", "good images -> threshold stored in the plan"),
     Verb("stream", "pipeline.stream", "the line: camera -> verdicts over ZeroMQ"),
     Verb("inspect", "pipeline.inspection", "a folder or files through the same path, offline"),

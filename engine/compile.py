@@ -28,7 +28,7 @@ from .check_set import MEMBER as CHECK_MEMBER
 from .check_set import CheckPictures, check_set_bytes, choose_pictures, read_check_set
 from .devices import fastest_backend, obstacle, package_version
 from .export import INPUT, OPSET, OUTPUTS, ExportedModel, Exporter, export_model
-from .onnx_graph import poisoned_copies
+from .onnx_graph import multiply_adds, poisoned_copies
 from .plan import Plan, parse_plan, plan_bytes
 from .preprocess import check_input_spec
 from .proof import FP32_TOLERANCE, Examination, Finding, examine, table_text
@@ -316,6 +316,7 @@ def _manifest(
             "exporter": exported.exporter,
             "opset": str(OPSET),
             "torch": exported.torch_version,
+            "multiply_adds": str(multiply_adds(exported.model)),
             **{name: package_version(name) or "unknown" for name in packages},
             "python": platform.python_version(),
             "machine": platform.machine(),

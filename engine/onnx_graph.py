@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from math import prod
 
 import numpy as np
 import onnx
@@ -200,3 +201,24 @@ def poisoned_copies(model: onnx.ModelProto) -> Iterable[onnx.ModelProto]:
                 value.flat[0] = np.nan
                 tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
         yield poisoned
+
+
+def multiply_adds(model: onnx.ModelProto) -> int:
+    """Multiply-adds of all convolutions and matrix products of one run, from the static shapes."""
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    total = 0
+    for node in graph.node:
+        if node.op_type == "Conv":
+            # Each output value sums over input channels (of its group) and the kernel.
+            total += prod(shapes[node.output[0]]) * prod(shapes[node.input[1]][1:])
+        elif node.op_type == "ConvTranspose":
+            # Each input value goes to output channels (of its group) and the kernel.
+            total += prod(shapes[node.input[0]]) * prod(shapes[node.input[1]][1:])
+        elif node.op_type == "MatMul":
+            total += prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
+    return total

@@ -1,0 +1,161 @@
+"""Measure a plan on this machine: percentiles per stage, and how near they are to its limits.
+
+The last line on stdout is one JSON object with every figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+from .backends.base import Engine, open_engine
+from .backends.onnxruntime_cpu import INPUT, MAP, MODEL, SCORE, machine_threads, open_session
+from .limits import copy_gbytes_per_s, sgemm_gflops
+from .plan import Plan, load_plan
+from .preprocess import to_network_input
+from .spec import InputSpec
+
+PERCENTILES = (50, 90, 99)
+WARM_UP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Milliseconds of one step, many times."""
+
+    name: str
+    samples_ms: NDArray[np.float64]
+
+    def percentile(self, percent: float) -> float:
+        return float(np.percentile(self.samples_ms, percent))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `skrd4ad bench`."""
+    parser.add_argument("--plan", type=Path, required=True, help="plan file")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure")
+    parser.add_argument(
+        "--camera-size", type=int, nargs=2, default=(900, 900), metavar=("H", "W"),
+        help="pixels of the captured image that preprocessing starts from",
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and print."""
+    if not arguments.seconds > 0 or min(arguments.camera_size) < 1:
+        raise ConfigError("--seconds and --camera-size must be positive")
+    plan = load_plan(arguments.plan)
+    print(f"measuring {plan.manifest.name} for about {arguments.seconds:.0f} s ...", flush=True)
+    height, width = arguments.camera_size
+    with open_engine(plan) as engine:
+        description = engine.description
+        stages = measure_stages(plan, engine, (height, width), arguments.seconds)
+    figures = summary(plan, description, stages)
+    _print_table(stages, figures)
+    print(json.dumps(figures))
+    return 0
+
+
+def measure_stages(
+    plan: Plan, engine: Engine, camera_size: tuple[int, int], seconds: float
+) -> tuple[Stage, ...]:
+    """Preprocess, infer, both together, and the bare session where the plan has one.
+
+    The stages take turns, so that a busy moment of the machine falls on all of them alike, in an
+    order that reverses each time: what runs second finds the threads awake and the cache warm.
+    """
+    spec = plan.manifest.input
+    pixels = _camera_image(spec, camera_size)
+    batch = np.repeat(to_network_input(pixels, spec)[None], plan.manifest.batch, axis=0)
+    work: dict[str, Callable[[], object]] = {"infer": lambda: engine.infer(batch)}
+    # In the middle of the three, so that the two sessions trade places around it.
+    work["preprocess"] = lambda: to_network_input(pixels, spec)
+    if plan.manifest.backend == "onnxruntime":
+        session = open_session(plan.read(MODEL), machine_threads())
+        work["bare session"] = lambda: session.run((MAP, SCORE), {INPUT: batch})
+    samples: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(WARM_UP):
+        for step in work.values():
+            step()
+    order = list(work)
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(samples["infer"]) < WARM_UP:
+        order.reverse()
+        for name in order:
+            step = work[name]
+            start = time.perf_counter()
+            step()
+            samples[name].append((time.perf_counter() - start) * 1e3)
+    return tuple(Stage(name, np.array(values)) for name, values in samples.items())
+
+
+def summary(plan: Plan, description: str, stages: tuple[Stage, ...]) -> dict[str, object]:
+    """Every figure by name; ratios of medians. Measures the machine's limits (about 3 s)."""
+    manifest = plan.manifest
+    by_name = {stage.name: stage for stage in stages}
+    infer_s = by_name["infer"].percentile(50) / 1e3
+    sgemm, copy = sgemm_gflops(), copy_gbytes_per_s()
+    figures: dict[str, object] = {
+        "plan": manifest.name,
+        "digest": plan.digest,
+        "engine": description,
+        "backbone": manifest.network.backbone,
+        "input": [manifest.batch, 3, manifest.input.height, manifest.input.width],
+        "runs": len(by_name["infer"].samples_ms),
+        "images_per_s": manifest.batch / infer_s,
+        "sgemm_gflops": sgemm,
+        "copy_gbytes_per_s": copy,
+    }
+    for stage in stages:
+        key = stage.name.replace(" ", "_")
+        for percent in PERCENTILES:
+            figures[f"{key}_ms_p{percent}"] = stage.percentile(percent)
+    if "bare session" in by_name:
+        bare = by_name["bare session"].percentile(50)
+        figures["infer_to_bare_session"] = by_name["infer"].percentile(50) / bare
+    if "multiply_adds" in manifest.build:
+        gflops = 2.0 * int(manifest.build["multiply_adds"]) / infer_s / 1e9
+        figures["infer_gflops"] = gflops
+        figures["infer_to_sgemm"] = gflops / sgemm
+    if MODEL in manifest.members:
+        # Every weight is read once per inference; the rest of the traffic stays in the caches.
+        read = manifest.members[MODEL].size / infer_s / 1e9
+        figures["weights_gbytes_per_s"] = read
+        figures["weights_to_copy"] = read / copy
+    return figures
+
+
+def _camera_image(spec: InputSpec, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Noise of the camera's size, at least as large as the plan's region of interest."""
+    height, width = size
+    if spec.roi is not None:
+        height = max(height, spec.roi.y + spec.roi.height)
+        width = max(width, spec.roi.x + spec.roi.width)
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def _print_table(stages: tuple[Stage, ...], figures: dict[str, object]) -> None:
+    print(f"engine     {figures['engine']}")
+    print(f"{'stage':<14}{'p50 ms':>9}{'p90 ms':>9}{'p99 ms':>9}{'runs':>7}")
+    for stage in stages:
+        cells = "".join(f"{stage.percentile(percent):9.2f}" for percent in PERCENTILES)
+        print(f"{stage.name:<14}{cells}{len(stage.samples_ms):7d}")
+    for key, words in (
+        ("images_per_s", "images/s of infer alone"),
+        ("infer_to_bare_session", "x the bare session (median against median)"),
+        ("infer_gflops", "GFLOP/s in infer"),
+        ("sgemm_gflops", "GFLOP/s of SGEMM on this machine"),
+        ("infer_to_sgemm", "of the SGEMM rate"),
+        ("copy_gbytes_per_s", "GB/s of copying memory"),
+        ("weights_to_copy", "of the copy rate spent on reading weights"),
+    ):
+        if key in figures:
+            print(f"{figures[key]:>10.3f} {words}")
