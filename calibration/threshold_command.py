@@ -8,35 +8,26 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ..engine.atomic import write_atomically
 from ..engine.backends.base import BACKEND_CHOICES, open_engine
 from ..engine.plan import Plan, load_plan, replace_threshold
-from ..engine.spec import Threshold
 from ..errors import CalibrationError, ConfigError
 from .scoring import check_held_out, file_sha256, images_in, read_split, score_images
 from .threshold import (
-    QUANTILE_LEVELS,
     check_rate,
     conformal_threshold,
-    escape_interval,
     images_needed,
-    is_attained,
     manual_threshold,
-    realised_rate_interval,
     review_limit,
 )
+from .threshold_report import as_html, as_table, threshold_facts
 
 MINIMUM_NORMALS = 10
 """Fewer good images are refused: the smallest attainable false-reject rate would exceed 9 %."""
-
-CONFIDENCE = 0.95
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         choices=BACKEND_CHOICES,
         help="what computes the scores",
+    )
+    parser.add_argument(
+        "--report", type=Path, metavar="OUT.html", help="write a page with the scores' histogram"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -89,14 +83,21 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.value is None
         else manual_threshold(arguments.value, scores, rate, **stamp)
     )
-    facts = report(chosen, scores, defect_scores)
+    facts = {
+        "plan": str(arguments.plan),
+        "digest": plan.digest,
+        "previous": before.value if before else None,
+        **threshold_facts(chosen, scores, defect_scores),
+    }
     if load_plan(arguments.plan).digest != plan.digest:
         raise CalibrationError(
             f"{arguments.plan} was replaced while its images were scored; nothing was stored",
             "run the same command again",
         )
+    if arguments.report is not None:
+        page = as_html(facts, scores, defect_scores).encode("utf-8")
+        write_atomically(arguments.report, page)
     replace_threshold(arguments.plan, chosen)
-    facts = {"plan": str(arguments.plan), "previous": before.value if before else None, **facts}
     print(json.dumps(facts) if arguments.json else as_table(facts))
     return 0
 
@@ -142,67 +143,3 @@ def check_run_is_the_plans(run: Path, plan: Plan) -> None:
             "images were split differently)",
             "give that run, or held-out images with --images",
         )
-
-
-def report(
-    threshold: Threshold, scores: NDArray[np.float64], defect_scores: NDArray[np.float64]
-) -> dict[str, Any]:
-    """Everything the table shows, as plain values for --json."""
-    interval = realised_rate_interval(threshold, CONFIDENCE)
-    facts: dict[str, Any] = {
-        "revision": threshold.revision,
-        "method": threshold.method,
-        "n_normals": threshold.n_normals,
-        "source": threshold.source,
-        "target_false_reject_rate": threshold.target_false_reject_rate,
-        "attainable_rate": threshold.attainable_rate,
-        "attained": is_attained(threshold),
-        "images_needed": images_needed(threshold.target_false_reject_rate),
-        "threshold": threshold.value,
-        "review_value": threshold.review_value,
-        "rejected_normals": int(np.count_nonzero(scores > threshold.value)),
-        "score_quantiles": list(threshold.score_quantiles),
-        "false_reject_interval": [interval.low, interval.high],
-        "confidence": CONFIDENCE,
-    }
-    if defect_scores.size:
-        rate, escapes = escape_interval(threshold.value, defect_scores, CONFIDENCE)
-        facts |= {
-            "n_defects": int(defect_scores.size),
-            "escape_rate": rate,
-            "escape_interval": [escapes.low, escapes.high],
-        }
-    return facts
-
-
-def as_table(facts: dict[str, Any]) -> str:
-    """The report for people. Score quantiles are those of the good images."""
-    low, high = facts["false_reject_interval"]
-    attainable = f"{facts['attainable_rate']:.2%}"
-    if not facts["attained"]:
-        attainable += f"  NOT the target: that needs {facts['images_needed']} images"
-    rows = [
-        ("good images", f"{facts['n_normals']} ({facts['source']})"),
-        ("target false rejects", f"{facts['target_false_reject_rate']:.2%}"),
-        ("attainable", attainable),
-        ("threshold", f"{facts['threshold']:.6g}  (score > threshold is a reject)"),
-        ("false-reject rate", f"between {low:.2%} and {high:.2%}, {facts['confidence']:.0%} sure"),
-        ("good images above it", f"{facts['rejected_normals']}"),
-    ]
-    if facts["score_quantiles"]:
-        rows.append(("score quantiles", _quantile_text(facts["score_quantiles"])))
-    if facts["review_value"] is not None:
-        rows.insert(4, ("review up to", f"{facts['review_value']:.6g}"))
-    if "n_defects" in facts:
-        low, high = facts["escape_interval"]
-        text = f"{facts['escape_rate']:.2%} of {facts['n_defects']}"
-        rows.append(("defects that escape", f"{text}, between {low:.2%} and {high:.2%}"))
-    before = "" if facts["previous"] is None else f", was {facts['previous']:.6g}"
-    title = f"{facts['plan']}: {facts['method']} threshold, revision {facts['revision']}{before}"
-    return "\n".join([title, *(f"  {name:22} {value}" for name, value in rows)])
-
-
-def _quantile_text(quantiles: Sequence[float]) -> str:
-    return "  ".join(
-        f"{level:.0%} {value:.4g}" for level, value in zip(QUANTILE_LEVELS, quantiles, strict=True)
-    )

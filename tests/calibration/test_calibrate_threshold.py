@@ -2,9 +2,12 @@
 
 import csv
 import hashlib
+import html
 import json
+import re
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import msgspec
 import numpy as np
@@ -207,6 +210,30 @@ def test_labelled_defects_report_an_escape_rate_and_do_not_move_the_threshold(
     assert both["threshold"] == alone["threshold"]
     assert both["escape_rate"] == 0.25
     assert both["escape_interval"][0] < 0.25 < both["escape_interval"][1]
+
+
+def test_the_report_is_one_page_that_shows_every_part(tmp_path, plan, parts, capsys):
+    bad = tmp_path / "bad"
+    write_png(bad / "1.png", np.full((80, 80, 3), 255, np.uint8))
+    page = tmp_path / "report.html"
+    arguments = ["calibrate", "threshold", "--plan", str(plan), "--images", _folder(parts)]
+    arguments += ["--defects", str(bad), "--review-band", "0.1", "--report", str(page)]
+    assert main(arguments) == 0
+    table = capsys.readouterr().out
+    text = page.read_text()
+    root = ElementTree.fromstring(re.search(r"<svg.*</svg>", text, re.DOTALL)[0])
+    counts = [int(bar.find("title").text) for bar in root.iter("rect")]
+    assert sum(counts) == 31
+    lines = [label.text for label in root.iter("text")]
+    value = load_plan(plan).manifest.threshold.value
+    assert f"threshold {value:.4g}" in lines
+    assert f"review {1.1 * value:.4g}" in lines
+    for row in table.splitlines()[1:]:
+        assert html.escape(row[25:].strip()) in text
+    assert "http" not in text
+    untouched = plan.read_bytes()
+    assert main([*arguments[:-1], str(plan / "report.html")]) == 2
+    assert plan.read_bytes() == untouched
 
 
 @pytest.mark.parametrize(
