@@ -33,7 +33,7 @@ from .listen_view import (
 )
 from .recording import Recording, save_map
 from .stream_check import Gap, Restart
-from .subscriber import Item, Subscriber
+from .subscriber import Gone, Item, Replayed, Subscriber
 from .wire import AlarmMessage, HeartbeatMessage, ResultMessage, StateMessage
 from .wire_map import MapMessage
 
@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--connect", default="tcp://127.0.0.1:5555", metavar="URL", help="the events endpoint"
     )
     parser.add_argument("--maps", metavar="URL", help="the maps endpoint, to receive maps too")
+    parser.add_argument(
+        "--replay", metavar="URL", help="the replay endpoint, to fetch events that were lost"
+    )
     parser.add_argument(
         "--json", action="store_true", help="one JSON line per result on stdout, nothing else"
     )
@@ -83,7 +86,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--save-maps needs --maps", "for example --maps tcp://127.0.0.1:5556")
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(
-            Subscriber(arguments.connect, arguments.maps, max_age_ms=arguments.max_age_ms)
+            Subscriber(
+                arguments.connect,
+                arguments.maps,
+                replay=arguments.replay,
+                max_age_ms=arguments.max_age_ms,
+            )
         )
         recording = None
         if arguments.record is not None:
@@ -93,8 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
         stack.enter_context(_sigterm_interrupts())
         for item in stream.ticks(arguments.wait_s, arguments.idle_s, _REPAINT_S):
             display.show(item, stream)
-            if recording is not None and not isinstance(item, Gap | Restart | None):
-                recording.add(item)
+            if recording is not None:
+                _record(recording, item)
             if isinstance(item, MapMessage) and arguments.save_maps is not None:
                 save_map(arguments.save_maps, item)
             if display.tally.results == arguments.count:
@@ -109,6 +117,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _record(recording: Recording, item: Item | None) -> None:
+    if isinstance(item, Replayed):
+        recording.add(item.message)
+    elif item is not None and not isinstance(item, Gap | Restart | Gone):
+        recording.add(item)
+
+
 class JsonLines:
     """One line per result on stdout; losses and restarts on stderr."""
 
@@ -117,10 +132,11 @@ class JsonLines:
 
     def show(self, item: Item | None, stream: Subscriber) -> None:
         _count(self.tally, item, SYSTEM_CLOCK)
-        if isinstance(item, ResultMessage):
-            sys.stdout.buffer.write(msgspec.json.encode(item.header) + b"\n")
+        message = item.message if isinstance(item, Replayed) else item
+        if isinstance(message, ResultMessage):
+            sys.stdout.buffer.write(msgspec.json.encode(message.header) + b"\n")
             sys.stdout.buffer.flush()
-        elif isinstance(item, Gap | Restart):
+        elif isinstance(item, Gap | Restart | Gone):
             print(_notice_text(item), file=sys.stderr, flush=True)
 
     def close(self) -> None:
@@ -195,8 +211,9 @@ def _choose_display(as_json: bool) -> JsonLines | PlainLines | LiveTable:
 
 
 def _count(tally: Tally, item: Item | None, clock: Clock) -> None:
-    if isinstance(item, ResultMessage):
-        tally.add_result(item.header, clock.mono_ns())
+    message = item.message if isinstance(item, Replayed) else item
+    if isinstance(message, ResultMessage):
+        tally.add_result(message.header, clock.mono_ns())
     elif isinstance(item, HeartbeatMessage):
         note_heartbeat(tally, item)
     elif isinstance(item, MapMessage):
@@ -208,12 +225,17 @@ def _line(item: Item | None) -> str:
         return result_line(item.header)
     if isinstance(item, StateMessage | AlarmMessage):
         return notice_line(item)
-    if isinstance(item, Gap | Restart):
+    if isinstance(item, Gap | Restart | Gone):
         return _notice_text(item)
+    if isinstance(item, Replayed):
+        return f"{_line(item.message)}  [fetched later]"
     return ""
 
 
-def _notice_text(notice: Gap | Restart) -> str:
+def _notice_text(notice: Gap | Restart | Gone) -> str:
+    if isinstance(notice, Gone):
+        gap = notice.gap
+        return f"          GONE {gap.count} events: the box does not have {gap.first} to {gap.last}"
     if isinstance(notice, Gap):
         return f"          LOST {notice.count} events: {notice.first} to {notice.last}"
     return f"          RESTART: {notice.box} is a new process (boot {notice.new_boot})"

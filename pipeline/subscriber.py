@@ -63,6 +63,8 @@ CLIENT_OPTIONS: dict[int, int] = {
 EVENTS_RCVHWM = 10_000
 MAPS_RCVHWM, MAPS_RCVBUF = 2, 256 * 1024
 _FILL_STEP_MS = 50
+_LAST_REPLAY_S = 1.0
+"""After BYE, how long to wait for lost events: the box is closing its journal."""
 
 
 class Subscriber:
@@ -140,9 +142,9 @@ class Subscriber:
             if self._filler.busy:
                 step_ms = min(step_ms, _FILL_STEP_MS)
             ready = dict(self._poller.poll(step_ms))
-            if self._events in ready:
+            if self._events is not None and self._events in ready:
                 self._take(self._events.recv_multipart())
-            elif self._maps in ready:
+            elif self._maps is not None and self._maps in ready:
                 self._take(self._maps.recv_multipart())
             if self._replay is not None and self._replay.socket in ready:
                 self._take_replay(self._replay)
@@ -165,18 +167,20 @@ class Subscriber:
         last_ns = self._clock.mono_ns()
         while True:
             limit_s = silent_s if self.check.boot else first_s
+            if self.check.ended:
+                limit_s = _LAST_REPLAY_S
             quiet_s = (self._clock.mono_ns() - last_ns) / 1e9
             item = self.receive(min(tick_s, max(limit_s - quiet_s, 0.0)))
             if item is not None:
                 last_ns = self._clock.mono_ns()
             elif (self._clock.mono_ns() - last_ns) / 1e9 >= limit_s:
+                if self.check.ended:
+                    return
                 raise self._silence(limit_s)
             yield item
             if self.check.ended and not self._waiting and not self._filler.busy:
                 yield from self._last_maps()
                 return
-            if self.check.ended and item is None:
-                return  # what is still missing cannot be fetched: the box has closed its journal
 
     def status(self) -> StreamStatus:
         """alive, fresh, contiguous and valid, now."""
