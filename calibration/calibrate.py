@@ -10,7 +10,9 @@ import argparse
 from . import (
     camera_command,
     coverage,
+    drift_command,
     flatfield_command,
+    golden_command,
     regions_command,
     threshold_command,
 )
@@ -21,6 +23,8 @@ SUBCOMMANDS = (
     ("regions", regions_command),
     ("camera", camera_command),
     ("flatfield", flatfield_command),
+    ("golden", golden_command),
+    ("drift", drift_command),
 )
 
 
