@@ -73,7 +73,7 @@ class LineSummary:
 
 
 def run_line(
-    cameras: Sequence[tuple[str, Source]],
+    cameras: Sequence[tuple[str, Callable[[], Source]]],
     open_engine: Callable[[], Engine],
     threshold: Threshold,
     outlet: Outlet,
@@ -105,7 +105,7 @@ class _Line:
 
     def __init__(
         self,
-        cameras: Sequence[tuple[str, Source]],
+        cameras: Sequence[tuple[str, Callable[[], Source]]],
         open_engine: Callable[[], Engine],
         threshold: Threshold,
         outlet: Outlet,
@@ -120,8 +120,8 @@ class _Line:
         self._outbox: queue.SimpleQueue[Judged | State | Alarm | Finish] = queue.SimpleQueue()
         self._changed = threading.Event()
         self._cameras = [
-            Camera(name, source, self._admission, clock, self._camera_changed)
-            for name, source in cameras
+            Camera(name, make_source, self._admission, clock, self._camera_changed)
+            for name, make_source in cameras
         ]
         # Daemons: a hung driver or device must not keep the process alive after the stop limit.
         self._infer = threading.Thread(target=self._guarded, args=(self._infer_loop,), daemon=True)
@@ -244,6 +244,8 @@ class _Line:
         while not condition():
             if self._ending(stop) or self._clock.mono_ns() > deadline_ns:
                 return condition()
+            for camera in self._cameras:
+                camera.replace_if_hung()
             # A signal handler can only set `stop`, so it is looked at now and then.
             self._changed.wait(0.05)
             self._changed.clear()
@@ -365,7 +367,9 @@ class _Line:
     def _camera_changed(self, camera: Camera) -> None:
         """Called in the camera's thread."""
         lost = camera.status.state in ("reopening", "failed")
+        frozen = lost and " is frozen" in camera.status.detail
         self._outbox.put(Alarm("camera_lost", lost, camera.status.detail, camera.name))
+        self._outbox.put(Alarm("camera_frozen", frozen, camera.status.detail, camera.name))
         if self._state in ("RUNNING", "DEGRADED"):
             some_lost = any(other.status.state == "reopening" for other in self._cameras)
             self._enter("DEGRADED" if some_lost else "RUNNING", camera.status.detail)

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -28,8 +29,7 @@ from ..engine.spec import Threshold
 from ..errors import ConfigError
 from . import wire_messages as wire
 from .admission import Mode
-from .capture.base import Source
-from .capture.uri import open_source, parse_uri
+from .capture.uri import CameraUri, is_live, open_source, parse_uri
 from .line import LineSettings, LineSummary, run_line
 from .publish import Publisher, PublishSettings
 from .readiness import plan_threshold, teacher_warning
@@ -44,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="[NAME=]URI",
-        help="0, /dev/v4l/by-id/..., file:VIDEO, dir:FOLDER, test:seed=1,defect=0.1; repeatable",
+        help="0, /dev/v4l/by-id/..., rtsp://..., file:VIDEO, dir:FOLDER, test:seed=1,defect=0.1; "
+        "may be repeated",
     )
     parser.add_argument("--plan", type=Path, required=True, metavar="F", help="the plan")
     parser.add_argument("--backend", choices=BACKEND_CHOICES, default="auto", help="inference")
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     threshold = plan_threshold(plan)
     cameras = _cameras(arguments.camera)
     mode: Mode = arguments.mode or (
-        "latest" if any(source.live for _, source in cameras) else "every"
+        "latest" if any(is_live(uri) for _, uri in cameras) else "every"
     )
     publisher = Publisher(
         PublishSettings(
@@ -102,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     _prefer_short_waits()
     with _stop_on_signals() as stop:
         summary = run_line(
-            cameras,
+            [(name, partial(open_source, uri)) for name, uri in cameras],
             lambda: open_engine(plan, arguments.backend),
             threshold,
             publisher,
@@ -114,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_INTERRUPTED if stop.signal == signal.SIGINT else 0
 
 
-def _cameras(texts: list[str]) -> list[tuple[str, Source]]:
+def _cameras(texts: list[str]) -> list[tuple[str, CameraUri]]:
     uris = [parse_uri(text) for text in texts]
     names = [uri.name or f"cam{index}" for index, uri in enumerate(uris)]
     for name in names:
@@ -122,7 +123,7 @@ def _cameras(texts: list[str]) -> list[tuple[str, Source]]:
             raise ConfigError(
                 f"two cameras are called '{name}'", "give each a name: --camera left=0"
             )
-    return [(name, open_source(uri)) for name, uri in zip(names, uris, strict=True)]
+    return list(zip(names, uris, strict=True))
 
 
 def _model(plan: Plan, threshold: Threshold) -> wire.ModelFields:

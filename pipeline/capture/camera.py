@@ -2,7 +2,8 @@
 
 A live camera is reopened in full (new handle, settings applied and read back) for as long as the
 line runs. A folder or video that fails cannot be resumed without repeating parts, so it ends the
-line instead.
+line instead. A thread that hangs in its driver cannot be killed: it is abandoned, with the source
+it hangs in, and a fresh one takes over.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ...errors import CameraError
 from ..admission import Admission
@@ -18,10 +20,18 @@ from ..clock import Clock
 from ..wire_messages import CameraFields
 from .backoff import Backoff
 from .base import EndOfStream, Shot, Source, frame_of
+from .frozen import FrozenCheck
 
+Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 GRAB_TIMEOUT_S = 0.1
 """How long a grab or an admission may wait before the thread looks whether it shall stop."""
+FROZEN_AFTER = 10
+"""Equal images in a row from a live camera that make it count as frozen."""
+HANG_LIMIT_S = 15.0
+"""A driver call that takes longer hangs. V4L2 and FFmpeg give up by themselves before that."""
+MAX_ABANDONED = 3
+"""Each abandoned thread keeps a handle and memory; after so many the process must be restarted."""
 
 
 @dataclass(slots=True)
@@ -37,50 +47,68 @@ class CameraStatus:
     detail: str = ""
 
 
+@dataclass(slots=True, eq=False)
+class _Session:
+    """One thread with its own source. `abandoned` is set when another has taken over."""
+
+    source: Source
+    thread: threading.Thread | None = None
+    abandoned: threading.Event = field(default_factory=threading.Event)
+    driver_since_ns: int | None = None
+    """When the driver call that is under way began."""
+
+
 class Camera:
-    """A named source and its thread. `changed` is called after every change of state."""
+    """A named camera and its thread. `changed` is called after every change of state."""
 
     def __init__(
         self,
         name: str,
-        source: Source,
+        make_source: Callable[[], Source],
         admission: Admission,
         clock: Clock,
         changed: Callable[[Camera], None],
         backoff: Backoff | None = None,
+        frozen_after: int = FROZEN_AFTER,
+        hang_limit_s: float = HANG_LIMIT_S,
     ) -> None:
         self.name = name
         self.status = CameraStatus()
         self.failure: Exception | None = None
-        self._source = source
+        self.abandoned = 0
+        self._make_source = make_source
         self._admission = admission
         self._clock = clock
         self._changed = changed
         self._backoff = backoff or Backoff()
+        self._frozen = FrozenCheck(frozen_after)
+        self._hang_limit_ns = round(hang_limit_s * 1e9)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"camera-{name}", daemon=True)
+        self._handover = threading.Lock()
+        self._session = _Session(make_source())
 
     def open(self) -> None:
         """First opening, in the caller's thread, so that a missing camera ends the command."""
         try:
-            self._open()
+            self._open(self._session)
         except BaseException:
-            self._source.close()
+            self._session.source.close()
             raise
 
     def start(self) -> None:
-        self._thread.start()
+        self._start(self._session, is_open=True)
 
     def stop(self) -> None:
         self._stop.set()
 
     def join(self, timeout_s: float) -> bool:
         """True when the thread has ended (or never began)."""
-        if self._thread.ident is None:
-            self._source.close()
+        thread = self._session.thread
+        if thread is None:
+            self._session.source.close()
             return True
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        thread.join(timeout_s)
+        return not thread.is_alive()
 
     @property
     def finished(self) -> bool:
@@ -98,60 +126,125 @@ class Camera:
             detail=status.detail,
         )
 
-    def _run(self) -> None:
+    def replace_if_hung(self) -> None:
+        """Called by the supervisor now and then: abandon a thread that its driver keeps."""
+        session = self._session
+        since_ns = session.driver_since_ns
+        if since_ns is None or self._clock.mono_ns() - since_ns < self._hang_limit_ns:
+            return
+        with self._handover:
+            if session.abandoned.is_set() or session.driver_since_ns != since_ns:
+                return
+            session.abandoned.set()
+            self.abandoned += 1
+            text = f"its driver has not returned for {self._hang_limit_ns / 1e9:g} s"
+            log.error("camera %s: %s; a new thread takes over", self.name, text)
+            if not session.source.live or self.abandoned > MAX_ABANDONED:
+                self.failure = CameraError(
+                    f"camera {self.name}: {text}", "restart the program; check cable and driver"
+                )
+                self._enter("failed", text)
+                return
+            self._session = _Session(self._make_source())
+            self._enter("reopening", text)
+            self._start(self._session, is_open=False)
+
+    def _start(self, session: _Session, is_open: bool) -> None:
+        name = f"camera-{self.name}-{self.abandoned}"
+        session.thread = threading.Thread(
+            target=self._run, args=(session, is_open), name=name, daemon=True
+        )
+        session.thread.start()
+
+    def _run(self, session: _Session, is_open: bool) -> None:
         state = "stopped"
         try:
-            while not self._stop.is_set() and not self._admission.closed:
+            if not is_open:
+                self._reopen(session, CameraError(f"camera {self.name}: the driver hung"))
+            while not self._done(session):
                 try:
-                    shot = self._source.grab(GRAB_TIMEOUT_S)
+                    shot = self._grab(session)
                 except CameraError as error:
-                    if not self._source.live:
+                    if not session.source.live:
                         raise
-                    self._reopen(error)
+                    self._reopen(session, error)
                     continue
                 if shot is not None:
-                    self._admit(shot)
+                    self._admit(session, shot)
         except EndOfStream:
             state = "ended"
         except Exception as error:
-            state, self.failure = "failed", error
+            state = "failed"
+            if not session.abandoned.is_set():
+                self.failure = error
         finally:
-            self._source.close()
-            self._enter(state)
+            session.source.close()
+            with self._handover:
+                if not session.abandoned.is_set():
+                    self._enter(state)
 
-    def _admit(self, shot: Shot) -> None:
-        status = self.status
-        status.last_frame_mono_ns = shot.captured_mono_ns
-        frame = frame_of(shot, self.name, status.admitted + 1)
-        while not self._admission.admit(frame, GRAB_TIMEOUT_S):
-            if self._stop.is_set() or self._admission.closed:
-                return
-        status.admitted += 1
+    def _done(self, session: _Session) -> bool:
+        return self._stop.is_set() or self._admission.closed or session.abandoned.is_set()
 
-    def _open(self) -> None:
-        self._source.open()
-        self._source.configure()
+    def _grab(self, session: _Session) -> Shot | None:
+        shot = self._in_driver(session, lambda: session.source.grab(GRAB_TIMEOUT_S))
+        if shot is None or shot.pixels is None or not session.source.live:
+            return shot
+        if self._frozen.is_frozen(shot.pixels):
+            raise CameraError(
+                f"camera {self.name} is frozen: {self._frozen.repeats} equal images in a row",
+                "check exposure trigger and cable; restart the camera",
+            )
+        return shot
+
+    def _admit(self, session: _Session, shot: Shot) -> None:
+        frame = frame_of(shot, self.name, self.status.admitted + 1)
+        while not self._done(session):
+            # Under the lock, so that a thread that was just abandoned cannot admit beside its heir.
+            with self._handover:
+                if session.abandoned.is_set():
+                    return
+                self.status.last_frame_mono_ns = shot.captured_mono_ns
+                if self._admission.admit(frame, GRAB_TIMEOUT_S):
+                    self.status.admitted += 1
+                    return
+
+    def _open(self, session: _Session) -> None:
+        self._in_driver(session, session.source.open)
+        self._in_driver(session, session.source.configure)
+        if session.abandoned.is_set():
+            return
         self.status.opened_mono_ns = self._clock.mono_ns()
         self._enter("running")
 
-    def _reopen(self, error: CameraError) -> None:
+    def _reopen(self, session: _Session, error: CameraError) -> None:
         """Close, wait, open, configure until it works or the line stops."""
-        while not self._stop.is_set():
-            self._source.close()
-            ran_s = (self._clock.mono_ns() - self.status.opened_mono_ns) / 1e9
-            wait_s = self._backoff.wait_s(ran_s if self.status.state == "running" else 0.0)
+        ran_s = (self._clock.mono_ns() - self.status.opened_mono_ns) / 1e9
+        while not self._done(session):
+            self._in_driver(session, session.source.close)
+            if session.abandoned.is_set():
+                return
+            wait_s = self._backoff.wait_s(ran_s)
+            ran_s = 0.0
             log.warning("camera %s: %s; opening again in %.2f s", self.name, error, wait_s)
             self._enter("reopening", error.sentence)
-            if self._stop.wait(wait_s):
+            if self._stop.wait(wait_s) or self._done(session):
                 return
             try:
-                self._open()
+                self._open(session)
             except CameraError as again:
                 error = again
             else:
                 self.status.reconnects += 1
                 log.info("camera %s is back", self.name)
                 return
+
+    def _in_driver(self, session: _Session, call: Callable[[], Answer]) -> Answer:
+        session.driver_since_ns = self._clock.mono_ns()
+        try:
+            return call()
+        finally:
+            session.driver_since_ns = None
 
     def _enter(self, state: str, detail: str = "") -> None:
         self.status.state, self.status.detail = state, detail

@@ -22,6 +22,11 @@ _NAME = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9_-]*)=(?P<rest>.+)", re.DOTALL)
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+]*):(?P<rest>.*)", re.DOTALL)
 
 
+def redacted(text: str) -> str:
+    """A URI without user and password, for logs, events and errors."""
+    return re.sub(r"(?<=://)[^/@]*@", "***@", text)
+
+
 @dataclass(frozen=True, slots=True)
 class CameraUri:
     """A parsed URI. `target` is a path or device, `options` the keys that were given, as text."""
@@ -64,6 +69,8 @@ def _yes_no(text: str) -> bool:
     return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text]
 
 
+NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
+"""Their whole text is the address: a query belongs to the camera."""
 Reader = Callable[[str], object]
 OPTIONS: dict[str, dict[str, Reader]] = {
     "device": {"width": _count, "height": _count, "fps": _positive},
@@ -97,8 +104,12 @@ def parse_uri(text: str) -> CameraUri:
             f"camera '{text}' has no scheme", f"write {guess}{rest}, or an index such as 0"
         )
     scheme, body = match["scheme"], match["rest"]
+    if scheme in NETWORK_SCHEMES:
+        if not re.match(r"//[^/]", body):
+            raise ConfigError(f"camera '{redacted(text)}' names no host", f"{scheme}://HOST/PATH")
+        return CameraUri(scheme, rest, {}, name)
     if scheme not in OPTIONS or scheme == "device":
-        known = [name for name in OPTIONS if name != "device"]
+        known = [*(name for name in OPTIONS if name != "device"), *NETWORK_SCHEMES]
         raise ConfigError(
             f"camera '{text}': the scheme '{scheme}:' is not known",
             _nearest(scheme, known, ":") + "; known are an index, /dev/..., "
@@ -118,8 +129,17 @@ def values(uri: CameraUri) -> dict[str, object]:
     return {key: readers[key](text) for key, text in uri.options.items()}
 
 
+def is_live(uri: CameraUri) -> bool:
+    """Whether the camera runs by itself; `latest` is then the promise that can be kept."""
+    return uri.scheme == "device" or uri.scheme in NETWORK_SCHEMES
+
+
 def open_source(uri: CameraUri, clock: Clock = SYSTEM_CLOCK) -> Source:
     """The source for a parsed URI, not yet opened. Each kind is imported when it is used."""
+    if uri.scheme in NETWORK_SCHEMES:
+        from .network import NetworkSource
+
+        return NetworkSource(uri.target, clock)
     options = values(uri)
     if uri.scheme == "device":
         from .opencv import DeviceSource

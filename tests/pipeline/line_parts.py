@@ -34,9 +34,12 @@ class HandClock:
 
 
 def shot(number: int, level: int = 0, size: int = 32, clock: Clock = SYSTEM_CLOCK) -> Shot:
-    """A part of one grey level; the arithmetic engine scores it level / 255."""
+    """A part of one grey level; the arithmetic engine scores it level / 255 (to 1e-3: its number
+    is in one corner, because a camera that repeats an image is frozen)."""
+    pixels = np.full((size, size, 3), level, np.uint8)
+    pixels[0, 0, 0] = number % 251
     return Shot(
-        pixels=np.full((size, size, 3), level, np.uint8),
+        pixels=pixels,
         captured_ns=clock.wall_ns(),
         captured_mono_ns=clock.mono_ns(),
         captured_source="device",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from types import ModuleType
 
@@ -20,7 +21,7 @@ def camera_on(source: object, depth: int = 50, **backoff: float) -> tuple[Camera
     states: list[str] = []
     camera = Camera(
         "cam",
-        source,
+        lambda: source,
         admission,
         SYSTEM_CLOCK,
         lambda camera: states.append(camera.status.state),
@@ -116,3 +117,97 @@ def test_stop_ends_the_thread_from_any_state(parts: ModuleType, where: str) -> N
     camera.stop()
     assert camera.join(5)
     assert not source.is_open
+
+
+def test_a_live_camera_that_repeats_one_image_is_frozen_and_reopened(parts: ModuleType) -> None:
+    same = [parts.shot(1) for _ in range(12)]
+    source = parts.ScriptedSource([*same, parts.shot(2), parts.shot(3)], live=True)
+    camera, admission, states = camera_on(source)
+    camera.open()
+    camera.start()
+    assert camera.join(10)
+    tickets = admission.take(50)
+    assert tickets is not None
+    # The first and nine repeats pass; repeats ten and eleven are each a failed read.
+    assert len(tickets) == 10 + 2
+    assert states.count("reopening") == 2
+    assert source.calls.count("open") == 3
+
+
+def test_stored_parts_may_repeat(parts: ModuleType) -> None:
+    source = parts.ScriptedSource([parts.shot(1) for _ in range(30)], live=False)
+    camera, admission, _ = camera_on(source)
+    camera.open()
+    camera.start()
+    assert camera.join(10)
+    assert admission.balance().admitted == 30
+
+
+def hung_camera(parts: ModuleType, sources: list[object]) -> tuple[Camera, Admission, object]:
+    hand = parts.HandClock()
+    admission = Admission("every", depth=50)
+    waiting = iter(sources)
+    camera = Camera(
+        "cam",
+        lambda: next(waiting),
+        admission,
+        hand.clock,
+        lambda camera: None,
+        Backoff(**QUICK),
+        hang_limit_s=15.0,
+    )
+    return camera, admission, hand
+
+
+def test_a_thread_that_hangs_in_its_driver_is_replaced(parts: ModuleType) -> None:
+    hanging, release, delivered = threading.Event(), threading.Event(), threading.Event()
+
+    def hang() -> object:
+        hanging.set()
+        release.wait(30)
+        return parts.shot(99)
+
+    first = parts.ScriptedSource([parts.shot(1), hang, parts.shot(98)], live=True)
+    second = parts.ScriptedSource([parts.shot(2), delivered.set], live=True, then="idle")
+    camera, admission, hand = hung_camera(parts, [first, second])
+    camera.open()
+    camera.start()
+    assert hanging.wait(10)
+    camera.replace_if_hung()
+    assert camera.abandoned == 0, "a slow driver call is not yet a hung one"
+    hand.advance_s(15.1)
+    camera.replace_if_hung()
+    assert delivered.wait(10)
+    release.set()
+    camera.stop()
+    assert camera.join(10)
+    tickets = admission.take(10)
+    assert tickets is not None
+    # What the abandoned thread brings back in the end is about a part of long ago.
+    assert [t.frame.frame_id for t in tickets] == [1, 2]
+    assert [t.frame.camera_seq for t in tickets] == [1, 2]
+    assert (camera.abandoned, camera.status.reconnects, camera.failure) == (1, 1, None)
+
+
+def test_a_driver_that_hangs_again_and_again_ends_the_line(parts: ModuleType) -> None:
+    release = threading.Event()
+    arrivals: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def hang() -> None:
+        arrivals.put(1)
+        release.wait(30)
+
+    sources = [parts.ScriptedSource([hang], live=True, then="idle") for _ in range(6)]
+    camera, _, hand = hung_camera(parts, sources)
+    camera.open()
+    camera.start()
+    for _ in range(4):
+        arrivals.get(timeout=10)
+        hand.advance_s(15.1)
+        camera.replace_if_hung()
+    assert isinstance(camera.failure, CameraError)
+    assert "has not returned" in camera.failure.sentence
+    assert camera.finished
+    release.set()
+    camera.stop()
+    assert camera.join(10)

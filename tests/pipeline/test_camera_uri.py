@@ -26,6 +26,8 @@ from skrd4ad.pipeline.capture.uri import CameraUri, open_source, parse_uri, valu
             "test:seed=1,defect=0.1",
             CameraUri("test", "", {"seed": "1", "defect": "0.1"}),
         ),
+        ("rtsp://u:p@h:554/a?b=c", CameraUri("rtsp", "rtsp://u:p@h:554/a?b=c")),
+        ("side=http://h/v.mjpg", CameraUri("http", "http://h/v.mjpg", {}, "side")),
         ("top=0", CameraUri("device", "0", {}, "top")),
         ("left-1=dir:p?pace_hz=5", CameraUri("dir", "p", {"pace_hz": "5"}, "left-1")),
     ],
@@ -61,6 +63,7 @@ def test_option_values_become_numbers() -> None:
         ("file:a.mp4?pace=perhaps", "'perhaps' is not a possible value of 'pace'"),
         ("device:0", "scheme 'device:' is not known"),
         ("parts", "has no scheme"),
+        ("rtsp:host", "names no host"),
     ],
 )
 def test_a_wrong_uri_is_one_sentence(text: str, says: str) -> None:
