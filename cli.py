@@ -40,6 +40,7 @@ class Verb(NamedTuple):
 VERBS = (
     Verb("data", "trainer.data_report", "look at a data set: found, refused, and why"),
     Verb("train", "trainer.train", "images of good parts -> run folder"),
+    Verb("bench-train", "trainer.benchmark", "a training step beside the released recipe's"),
     Verb("evaluate", "trainer.evaluate", "run or plan + labelled images -> metrics and report"),
     Verb("compile", "engine.compile", "run folder -> proved plan"),
     Verb("verify", "engine.verify", "plan -> parity and health table"),
@@ -48,9 +49,11 @@ VERBS = (
     Verb("calibrate", "calibration.calibrate", "good images -> threshold stored in the plan"),
     Verb("stream", "pipeline.stream", "the line: camera -> verdicts over ZeroMQ"),
     Verb("inspect", "pipeline.inspection", "a folder or files through the same path, offline"),
+    Verb("bench-line", "pipeline.bench_line", "what the line itself costs, stage by stage"),
     Verb("listen", "pipeline.listen", "subscribe, show, record, check the stream's health"),
     Verb("serve", "pipeline.serve", "the operator's page in a browser, its own process"),
     Verb("reproduce", "trainer.reproduce", "the poster's tables beside ours"),
+    Verb("replay", "pipeline.fetch", "past events from a box's journal"),
     Verb("render", "trainer.synthetic", "render a synthetic data set or belt video"),
     Verb("demo", "demo", "all of the above on rendered parts"),
 )
@@ -58,7 +61,7 @@ VERBS = (
 
 def build_parser() -> argparse.ArgumentParser:
     """The top level: the verb table and nothing else (no verb is imported)."""
-    table = "\n".join(f"  {verb.name:10} {verb.job}" for verb in VERBS)
+    table = "\n".join(f"  {verb.name:11} {verb.job}" for verb in VERBS)
     parser = argparse.ArgumentParser(
         prog="skrd4ad",
         usage="skrd4ad VERB [options]      (skrd4ad VERB --help for the options)",
