@@ -24,17 +24,16 @@ from .listen_view import (
     TABLE_HEAD,
     Tally,
     diagnosis,
+    event_line,
     health_line,
     note_heartbeat,
-    notice_line,
-    result_line,
     screen,
     summary_line,
 )
 from .recording import Recording, save_map
 from .stream_check import Gap, Restart
 from .subscriber import Gone, Item, Replayed, Subscriber
-from .wire import AlarmMessage, HeartbeatMessage, ResultMessage, StateMessage
+from .wire import HeartbeatMessage, ResultMessage
 from .wire_map import MapMessage
 
 _REPAINT_S = 0.2
@@ -221,15 +220,13 @@ def _count(tally: Tally, item: Item | None, clock: Clock) -> None:
 
 
 def _line(item: Item | None) -> str:
-    if isinstance(item, ResultMessage):
-        return result_line(item.header)
-    if isinstance(item, StateMessage | AlarmMessage):
-        return notice_line(item)
+    if item is None:
+        return ""
     if isinstance(item, Gap | Restart | Gone):
         return _notice_text(item)
     if isinstance(item, Replayed):
-        return f"{_line(item.message)}  [fetched later]"
-    return ""
+        return f"{event_line(item.message)}  [fetched later]"
+    return event_line(item)
 
 
 def _notice_text(notice: Gap | Restart | Gone) -> str:

@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from .stream_check import StreamStatus
 from .topics import VERDICTS
-from .wire import AlarmMessage, HeartbeatMessage, StateMessage
+from .wire import AlarmMessage, HeartbeatMessage, Message, ResultMessage, StateMessage
 from .wire_messages import CountFields, HeartbeatHeader, ResultHeader
 
 TABLE_HEAD = "     seq  camera     part              verdict     score   limit   ms    reason"
@@ -73,6 +73,15 @@ def notice_line(message: StateMessage | AlarmMessage) -> str:
         where = f" ({alarm.cam})" if alarm.cam is not UNSET else ""
         text = f"{turn} {alarm.code} {alarm.name}{where}"
     return f"{header.seq:8d}  {text}" + (f": {header.text}" if header.text else "")
+
+
+def event_line(message: Message) -> str:
+    """One event as a row under TABLE_HEAD; "" for what has none (heartbeats, maps)."""
+    if isinstance(message, ResultMessage):
+        return result_line(message.header)
+    if isinstance(message, StateMessage | AlarmMessage):
+        return notice_line(message)
+    return ""
 
 
 def health_line(status: StreamStatus, tally: Tally, now_ns: int) -> str:

@@ -6,6 +6,7 @@ events slows no verdict. The client side serves `Subscriber` and the verb `repla
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 import zmq
 
-from ..errors import NetworkError
+from ..errors import ConfigError, NetworkError
 from . import wire_messages as fields
 from .clock import SYSTEM_CLOCK, Clock
 from .endpoints import bind_problem, check_exposure
@@ -187,6 +188,16 @@ class ReplayServer:
         )
 
 
+@contextlib.contextmanager
+def replay_client(connect: str) -> Iterator[ReplayClient]:
+    """A client with a context of its own. Raises ConfigError for what is not an endpoint."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        yield ReplayClient(connect, context)
+    finally:
+        context.destroy(linger=0)
+
+
 class ReplayClient:
     """One DEALER. `ask` sends, `answer` waits; `call` does both. Not thread-safe."""
 
@@ -206,7 +217,13 @@ class ReplayClient:
             zmq.MAXMSGSIZE: _MAX_REPLY_PART,
         }.items():
             self.socket.setsockopt(option, value)
-        self.socket.connect(connect)
+        try:
+            self.socket.connect(connect)
+        except zmq.ZMQError as error:
+            raise ConfigError(
+                f"{connect!r} cannot be connected to: {error.strerror}",
+                "write it as tcp://HOST:PORT, for example tcp://127.0.0.1:5557",
+            ) from None
 
     def ask(self, request: Request) -> None:
         """Send without waiting; an unreachable box is noticed by the missing answer."""

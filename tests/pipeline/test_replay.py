@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -385,3 +386,47 @@ def test_a_publisher_killed_and_restarted_under_load_loses_no_event(tmp_path: Pa
     assert status.missing == 0
     assert sorted(seen) == list(range(min(seen), max(seen) + 1))
     assert len(seen) >= 400 + 1500
+
+
+# ---- the verb ----------------------------------------------------------------------------------
+
+
+def fetch(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "skrd4ad", "replay", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_the_verb_fetches_ranges_and_parts(
+    publisher: Publisher, client: ReplayClient, tmp_path: Path
+) -> None:
+    publisher.send_state("RUNNING")
+    for number in range(1, 6):
+        publisher.send_result(result(number, f"A-{number}"))
+    wait_until_stored(client, 6)
+    connect = ("--connect", publisher.replay_endpoint)
+    done = fetch(*connect, "--json", "--from", 2, "--to", 4, "--record", tmp_path / "r")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["seq"] for line in done.stdout.splitlines()] == [2, 3, 4]
+    assert (tmp_path / "r/events.jsonl").read_text() == done.stdout
+    assert "3 events of edge07; its journal has 1 to 6" in done.stderr
+    done = fetch(*connect, "--part", "A-4")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["seq", "5"]
+    assert fetch(*connect).stdout.count("\n") == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--connect", "tcp://127.0.0.1:9", "--wait-s", 0.2], 6, "no answer from"),
+        (["--connect", "nonsense"], 2, "cannot be connected to"),
+        (["--from", 5, "--to", 4], 2, "empty range"),
+        (["--part", "A", "--from", 4], 2, "--part"),
+    ],
+)
+def test_mistakes_of_the_verb_get_one_sentence(
+    arguments: list[object], code: int, message: str
+) -> None:
+    done = fetch(*arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
