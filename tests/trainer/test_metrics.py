@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -276,3 +278,34 @@ def test_spilled_and_unspilled_pixels_give_identical_counts(
     for mask, scores in zip(masks, maps, strict=True):
         whole.add(scores, mask)
     np.testing.assert_array_equal(fpr, pro_curve(whole.ranking())[0])
+
+
+@pytest.mark.soak
+def test_a_thousand_maps_fit_in_memory_and_ten_seconds() -> None:
+    """1,000 maps of 256 x 256 in under 1.5 GB and 10 s; a process of its own, for its peak.
+
+    The work runs on one core, so its CPU time is its time on a machine that is not shared.
+    """
+    program = (
+        "import resource, sys, time; import numpy as np;"
+        "from skrd4ad.trainer.aupro import aupro_of;"
+        "from skrd4ad.trainer.pixel_scores import PixelScores;"
+        "from skrd4ad.trainer.ranking import auroc, average_precision;"
+        "base = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32);"
+        "mask = np.zeros((256, 256), bool); mask[40:80, 50:90] = True;"
+        "start = time.process_time(); pixels = PixelScores();\n"
+        "for i in range(1000):\n"
+        "    defect = mask if i % 3 == 0 else None\n"
+        "    pixels.add(np.roll(base, 7 * i) + np.float32(i * 1e-4), defect)\n"
+        "ranking = pixels.ranking(); assert ranking.n_negatives == 65536000 - 334 * 1600;"
+        "figures = auroc(ranking), average_precision(ranking), aupro_of(ranking, 0.3);"
+        "seconds = time.process_time() - start;"
+        "print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, *figures)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=110, check=True
+    )
+    seconds, gigabytes, *figures = map(float, done.stdout.split())
+    assert seconds < 10.0
+    assert gigabytes < 1.5
+    assert figures[0] == pytest.approx(0.5, abs=0.02)
