@@ -3,7 +3,8 @@
 The trunk (stem to layer3) learns, at each of its three levels, to name the texture under every cell
 and to paint the surface's colours without the light and noise it sees. Nothing of an inspected
 part or of its defects occurs in that world (`texture_world.py`), so a result on rendered parts
-stays an honest one. It is far from an ImageNet teacher, and far better than random weights.
+stays an honest one. It is no substitute for ImageNet weights, and in the demo it did not beat
+random weights given the same time (docs/LOG.md, "Demo and rendered teacher").
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def rendered_teacher_state(
 ) -> dict[str, Tensor]:
     """Train a trunk on the texture world; return its state dict with torchvision's names.
 
-    About 75 s for a ResNet-18 on two cores. The same arguments on the same machine and torch give
-    the same weights. Global random state is left as it was.
+    About a minute for a ResNet-18 on two cores. The same arguments, machine and torch give the
+    same weights. Global random state is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

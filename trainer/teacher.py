@@ -44,7 +44,7 @@ def install_teacher(
     """Load the weights `source` names into `network.teacher` and say where they came from.
 
     `source`: a file, "random", "rendered", or None for torchvision's download. `normals()` gives
-    batches (n, 3, H, W) of good parts; random weights need them for their batch statistics.
+    batches (n, 3, H, W) of good parts; random and rendered weights take batch statistics from it.
     `random_layer4` allows a file without layer4 for the two ablations that read E4, and says so.
     Raises ConfigError when the weights are missing, foreign, or not finite.
     """
@@ -69,7 +69,9 @@ def install_teacher(
         state |= {name: value for name, value in fresh.items() if name.startswith("layer4.")}
         detail += f" + random layer4 (seed {seed})"
     load_trunk(network.teacher, state, backbone, detail)
-    if kind == "random":
+    if kind in ("random", "rendered"):
+        # Neither has ever seen a photograph: without statistics of these parts most channels of a
+        # random trunk, and many of a rendered one, say nothing about them.
         calibrate_batch_norm(network.teacher, network.teacher, ((batch,) for batch in normals()))
     elif borrowed:
         _calibrate_layer4(network.teacher, normals())
