@@ -21,7 +21,7 @@ $(READY): pyproject.toml
 	@echo 'Setting up .venv (once; a few minutes, mostly the download of torch) ...'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade pip
-	@$(BIN)/python -m pip install --quiet --editable '.[train,dev]'
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[train,dev]'
 	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/skrd4ad
 	@touch $@
 
