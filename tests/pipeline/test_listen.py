@@ -88,16 +88,18 @@ def test_plain_lines_name_parts_verdicts_and_states(publisher: Publisher) -> Non
     assert "state RUNNING -> BYE: shift over" in out
 
 
-def test_a_recording_holds_every_event_record_and_map(publisher: Publisher, tmp_path: Path) -> None:
-    endpoints = ("--connect", publisher.events_endpoint, "--maps", publisher.maps_endpoint)
-    process = listen(
-        *endpoints, "--record", tmp_path / "r", "--save-maps", tmp_path / "m", "--json"
-    )
-    assert publisher.wait_for_subscribers(1, PATIENCE_S)
-    publisher.send_state("RUNNING")
-    publisher.send_result(result(1, Verdict.OK))
-    publisher.send_result(result(2, Verdict.NG))
-    publisher.close()
+def test_a_recording_holds_every_event_record_and_map(tmp_path: Path) -> None:
+    free = "tcp://127.0.0.1:0"
+    with Publisher(
+        PublishSettings(events=free, maps=free, map_policy="all"), "edge07"
+    ) as publisher:
+        endpoints = ("--connect", publisher.events_endpoint, "--maps", publisher.maps_endpoint)
+        folders = ("--record", tmp_path / "r", "--save-maps", tmp_path / "m")
+        process = listen(*endpoints, *folders, "--json")
+        assert publisher.wait_for_subscribers(1, PATIENCE_S)
+        publisher.send_state("RUNNING")
+        publisher.send_result(result(1, Verdict.OK))
+        publisher.send_result(result(2, Verdict.NG))
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, err
     events = [json.loads(line) for line in (tmp_path / "r/events.jsonl").read_text().splitlines()]
