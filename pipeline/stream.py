@@ -30,6 +30,7 @@ from ..errors import ConfigError
 from . import wire_messages as wire
 from .admission import Mode
 from .capture.uri import CameraUri, is_live, open_source, parse_uri
+from .journal import JournalSettings
 from .line import LineSettings, LineSummary, run_line
 from .publish import Publisher, PublishSettings
 from .readiness import plan_threshold, teacher_warning
@@ -61,6 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--map-policy", default="ng", metavar="ng|all|every:N|none", help="which maps to send"
     )
+    parser.add_argument("--journal", metavar="FILE", help="keep all events here, for replay")
+    parser.add_argument(
+        "--replay", metavar="URL", help="hand out past events here (tcp://...:5557)"
+    )
     parser.add_argument("--box", default=None, help="name of this box (default: the host's)")
     parser.add_argument("--count", type=_positive_int, default=None, help="stop after N parts")
     parser.add_argument(
@@ -87,7 +92,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
     publisher = Publisher(
         PublishSettings(
-            events=arguments.events, maps=arguments.maps, map_policy=arguments.map_policy
+            events=arguments.events,
+            maps=arguments.maps,
+            map_policy=arguments.map_policy,
+            journal=JournalSettings(path=arguments.journal) if arguments.journal else None,
+            replay=arguments.replay,
         ),
         arguments.box or _host_name(),
         model=_model(plan, threshold),
