@@ -32,6 +32,8 @@ EXCEPTIONS = {
     ("trainer/evaluate.py", "calibration"),
     # One definition of the Clopper-Pearson interval for shipped thresholds and for test figures.
     ("trainer/metrics.py", "calibration"),
+    ("trainer/bootstrap.py", "calibration"),
+    ("trainer/evaluation.py", "calibration"),
 }
 ONLY_IMPORTERS = {
     "tensorrt": {"engine/tensorrt_build.py", "engine/backends/tensorrt_cuda.py"},

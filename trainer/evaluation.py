@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..calibration.intervals import Interval
 from ..engine.spec import InputSpec
 from ..errors import DataError
 from . import metrics
 from .aupro import aupro_of, aupro_rd4ad_image
+from .bootstrap import bootstrap_interval
 from .datasets import read_mask
 from .gallery import Gallery
-from .mask_rule import MaskRule, reduce_mask
+from .mask_rule import MaskRule, match
 from .pixel_scores import PixelScores, ranking_of
 from .ranking import Ranking, auroc, average_precision
 from .samples import GOOD
@@ -66,6 +68,8 @@ class Evaluation:
 
     scores: tuple[ImageScore, ...]
     image_auroc: float
+    image_auroc_interval: Interval
+    """95 % percentile interval over resampled test images."""
     image_ap: float
     oracle_f1: float
     oracle_f1_score: float
@@ -117,12 +121,14 @@ def evaluate_scored(
                         f"{item.image_size[1]} x {item.image_size[0]}",
                         "`skrd4ad data` lists every such file",
                     )
-                mask = reduce_mask(full, spec, mask_rule)
+                mask = full
+            scores, mask = match(item.map, mask, item.image_size, spec, mask_rule)
+            if mask is not None:
                 if not mask.any():
                     vanished += 1
                     continue
-                legacy.setdefault(sample.defect, []).append(aupro_rd4ad_image(mask, item.map))
-            pixels.setdefault(sample.defect, PixelScores()).add(item.map, mask)
+                legacy.setdefault(sample.defect, []).append(aupro_rd4ad_image(mask, scores))
+            pixels.setdefault(sample.defect, PixelScores()).add(scores, mask)
         overall = _pixel_figures(pixels, legacy)
         labels = [entry.defect != GOOD for entry in entries]
         values = [entry.score for entry in entries]
@@ -131,6 +137,9 @@ def evaluate_scored(
         return Evaluation(
             scores=tuple(entries),
             image_auroc=auroc(image_ranking),
+            image_auroc_interval=bootstrap_interval(
+                np.array(labels, bool), np.array(values, np.float64), metrics.image_auroc
+            ),
             image_ap=average_precision(image_ranking),
             oracle_f1=f1,
             oracle_f1_score=f1_score,
@@ -198,7 +207,7 @@ def _problems(vanished: int, unmasked: int, spec: InputSpec, rule: MaskRule) -> 
     if vanished:
         yield (
             f"{vanished} masks vanish at {spec.height} x {spec.width} under mask rule '{rule}': "
-            "these images count for image figures only (--mask-rule any keeps them)"
+            "these images count for image figures only (--mask-rule any or native keeps them)"
         )
     if unmasked:
         yield f"{unmasked} defective images have no mask and count for image figures only"

@@ -22,7 +22,12 @@ def to_json(evaluation: Evaluation, with_scores: bool = False) -> dict[str, Any]
         "n_good": int((~labels).sum()),
         "n_defective": int(labels.sum()),
         "mask_rule": evaluation.mask_rule,
-        "image": {"auroc": _finite(evaluation.image_auroc), "ap": _finite(evaluation.image_ap)},
+        "image": {
+            "auroc": _finite(evaluation.image_auroc),
+            "auroc_low": _finite(evaluation.image_auroc_interval.low),
+            "auroc_high": _finite(evaluation.image_auroc_interval.high),
+            "ap": _finite(evaluation.image_ap),
+        },
         "pixel": _pixel_json(evaluation.pixel),
         "deployed": _deployed_json(evaluation.deployed),
         "oracle": {

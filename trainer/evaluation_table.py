@@ -11,9 +11,11 @@ from .metrics import Rate
 def text_table(evaluation: Evaluation) -> str:
     """Figures over all images, then one line per defect type."""
     labels = evaluation.labels
+    low, high = evaluation.image_auroc_interval
     lines = [
         f"{int((~labels).sum())} good and {int(labels.sum())} defective images",
-        f"image  AUROC {_share(evaluation.image_auroc)}   AP {_share(evaluation.image_ap)}",
+        f"image  AUROC {_share(evaluation.image_auroc)} "
+        f"(95 % interval {_share(low)}-{_share(high)})   AP {_share(evaluation.image_ap)}",
     ]
     pixel = evaluation.pixel
     if pixel is None:

@@ -94,8 +94,9 @@ def _warning(scorer: Scorer) -> str:
 
 def _tiles(evaluation: Evaluation) -> str:
     pixel, deployed = evaluation.pixel, evaluation.deployed
+    interval = "-".join(number(end) for end in evaluation.image_auroc_interval)
     tiles = [
-        ("image AUROC", number(evaluation.image_auroc)),
+        ("image AUROC", f"{number(evaluation.image_auroc)} (95 % interval {interval})"),
         ("pixel AUROC", number(pixel.auroc) if pixel else "-"),
         ("AUPRO@0.3", number(pixel.aupro_30) if pixel else "-"),
         ("false rejects", rate_text(deployed.false_reject) if deployed else "no threshold"),
@@ -140,7 +141,7 @@ def _facts(
             ("aupro_rd4ad", f"{number(pixel.aupro_rd4ad)} (per image, legacy, for tables only)"),
             (
                 "mask rule",
-                f"{evaluation.mask_rule}, at {scorer.input.height} x {scorer.input.width}",
+                f"{evaluation.mask_rule}; maps are {scorer.input.height} x {scorer.input.width}",
             ),
         ]
     if threshold is not None:

@@ -13,7 +13,7 @@ from ..engine.preprocess import crop_and_resize
 from ..engine.spec import InputSpec, Threshold
 from .datasets import read_mask
 from .evaluation import Evaluation
-from .mask_rule import MaskRule, reduce_mask
+from .mask_rule import MaskRule, for_picture, reduce_mask
 from .overlays import CLEAR_BELOW, RED_FROM, inline_png, overlay
 from .scorer import Scored
 
@@ -73,7 +73,7 @@ def _picture(item: Scored, spec: InputSpec, anchor: float, rule: MaskRule) -> st
     rgb = crop_and_resize(read_rgb(item.sample.path), spec)
     mask = None
     if item.sample.mask is not None:
-        mask = reduce_mask(read_mask(item.sample.mask), spec, rule)
+        mask = reduce_mask(read_mask(item.sample.mask), spec, for_picture(rule))
     source = inline_png(overlay(rgb, item.map, anchor, mask))
     name = f"{item.sample.defect}/{item.sample.path.name}"
     return (

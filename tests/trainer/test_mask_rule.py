@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from skrd4ad.engine.spec import InputSpec, Roi
-from skrd4ad.trainer.mask_rule import MASK_RULES, reduce_mask
+from skrd4ad.trainer.mask_rule import MASK_RULES, match, reduce_mask
+
+REDUCING = [rule for rule in MASK_RULES if rule != "native"]
 
 
 def brute_coverage(mask: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -26,7 +28,7 @@ def test_areas_are_exact_at_any_ratio(shape: tuple[int, int]) -> None:
     np.testing.assert_array_equal(reduce_mask(mask, spec, "any"), share > 1e-9)
 
 
-@pytest.mark.parametrize("rule", MASK_RULES)
+@pytest.mark.parametrize("rule", REDUCING)
 def test_equal_size_changes_nothing(rule: str) -> None:
     mask = np.random.default_rng(2).random((32, 64)) > 0.5
     np.testing.assert_array_equal(reduce_mask(mask, InputSpec(height=32, width=64), rule), mask)
@@ -47,9 +49,38 @@ def test_nearest_takes_the_point_at_the_centre() -> None:
     assert not reduce_mask(mask, InputSpec(height=32, width=32), "half").any()
 
 
-@pytest.mark.parametrize("rule", MASK_RULES)
+@pytest.mark.parametrize("rule", REDUCING)
 def test_the_region_of_interest_is_cut_out_first(rule: str) -> None:
     mask = np.random.default_rng(3).random((90, 80)) > 0.5
     roi = Roi(x=8, y=20, width=64, height=32)
     spec = InputSpec(height=32, width=64, roi=roi)
     np.testing.assert_array_equal(reduce_mask(mask, spec, rule), mask[20:52, 8:72])
+
+
+def test_native_enlarges_the_map_and_leaves_the_mask() -> None:
+    spec = InputSpec(height=32, width=32)
+    ramp = np.tile(np.arange(32, dtype=np.float32), (32, 1))
+    mask = np.random.default_rng(4).random((96, 128)) > 0.5
+    enlarged, same = match(ramp, mask, (96, 128), spec, "native")
+    np.testing.assert_array_equal(same, mask)
+    assert enlarged.shape == (96, 128)
+    # Pixel centres: image column j lies at (j + 1/2) / 4 - 1/2 of the map.
+    expected = np.clip((np.arange(128) + 0.5) / 4 - 0.5, 0, 31)
+    np.testing.assert_allclose(enlarged[50], expected, atol=1e-5)
+
+
+def test_native_stays_inside_the_region_of_interest() -> None:
+    roi = Roi(x=8, y=20, width=64, height=32)
+    spec = InputSpec(height=32, width=64, roi=roi)
+    mask = np.random.default_rng(5).random((90, 80)) > 0.5
+    scores = np.random.default_rng(6).random((32, 64)).astype(np.float32)
+    same_map, seen = match(scores, mask, (90, 80), spec, "native")
+    np.testing.assert_array_equal(same_map, scores)
+    np.testing.assert_array_equal(seen, mask[20:52, 8:72])
+
+
+def test_an_uninspected_map_still_ranks_highest_when_enlarged() -> None:
+    spec = InputSpec(height=32, width=32)
+    enlarged, none = match(np.full((32, 32), np.inf, np.float32), None, (64, 64), spec, "native")
+    assert none is None
+    assert np.isposinf(enlarged).all()

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 from sklearn.metrics import average_precision_score, roc_auc_score
-from skrd4ad.trainer import metrics, pixel_scores
+from skrd4ad.trainer import bootstrap, metrics, pixel_scores
 from skrd4ad.trainer.pixel_scores import PixelScores
 from skrd4ad.trainer.ranking import auroc, pro_curve
 
@@ -278,6 +278,35 @@ def test_spilled_and_unspilled_pixels_give_identical_counts(
     for mask, scores in zip(masks, maps, strict=True):
         whole.add(scores, mask)
     np.testing.assert_array_equal(fpr, pro_curve(whole.ranking())[0])
+
+
+def test_the_bootstrap_interval_covers_like_its_name_says() -> None:
+    """Over many drawn test sets, about 95 % of the intervals hold the true AUROC."""
+    random = np.random.default_rng(0)
+    true = float(stats.norm.cdf(1.0 / np.sqrt(2)))  # two unit normals one apart
+    labels = np.arange(80) >= 40
+
+    def fast_auroc(where: np.ndarray, values: np.ndarray) -> float:
+        gaps = values[where][:, None] - values[~where][None, :]
+        return float((gaps > 0).mean())
+
+    held = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "RESAMPLES", 200)
+        for _ in range(60):
+            scores = random.normal(size=80) + labels
+            low, high = bootstrap.bootstrap_interval(labels, scores, fast_auroc)
+            held += low <= true <= high
+    assert 50 <= held <= 60
+
+
+def test_the_bootstrap_interval_repeats_and_needs_two_of_each() -> None:
+    labels, scores = np.array([0, 0, 0, 1, 1], bool), np.array([0.1, 0.5, 0.3, 0.4, 0.9])
+    first = bootstrap.bootstrap_interval(labels, scores, metrics.image_auroc)
+    assert first == bootstrap.bootstrap_interval(labels, scores, metrics.image_auroc)
+    assert first.low <= metrics.image_auroc(labels, scores) <= first.high
+    alone = bootstrap.bootstrap_interval(labels[:4], scores[:4], metrics.image_auroc)
+    assert math.isnan(alone.low)
 
 
 @pytest.mark.soak
