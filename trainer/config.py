@@ -14,6 +14,7 @@ import msgspec
 from ..engine.preprocess import check_input_spec
 from ..engine.spec import Backbone, InputSpec, NetworkSpec, Record, Roi, ScoreContract
 from ..errors import ConfigError
+from .nuisance import Nuisance, check_nuisance
 from .preset import PRESETS, LossWeights, Preset, SkipLoss
 
 MIN_BATCH = 4
@@ -59,6 +60,12 @@ class TrainConfig(Record, frozen=True, kw_only=True):
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     calibration_share: float = 0.2
+
+    nuisance: Nuisance = Nuisance()
+    """Disturbances to be learned as normal; the teacher then runs in every step."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the student's convolutions; losses, norms, averages and the teacher stay float32."""
+    tensorboard: bool = True
 
     feature_cache_gib: float = 2.0
     """Teacher features of all images are kept in memory when they fit (0: never)."""
@@ -127,6 +134,7 @@ def check_config(config: TrainConfig) -> None:
 
     check_input_spec(config.input_spec())
     check_network_spec(config.network_spec())
+    check_nuisance(config.nuisance)
     limits = (
         (
             "epochs",
@@ -166,6 +174,19 @@ def parse_image_size(text: str) -> tuple[int, int]:
     if len(sides) not in (1, 2):
         raise ConfigError(f"image size '{text}' is not a number or HEIGHT,WIDTH", "such as 256")
     return sides[0], sides[-1]
+
+
+def parse_seeds(text: str | None, default: int) -> list[int]:
+    """ "0,1,2" as numbers; None gives the one default. Raises ConfigError."""
+    if text is None:
+        return [default]
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"seeds '{text}' are not whole numbers", "such as 0,1,2") from error
+    if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise ConfigError(f"seeds '{text}' repeat or are negative", "such as 0,1,2")
+    return seeds
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ..engine.images import read_rgb
 from ..engine.preprocess import crop_and_resize, normalise
 from ..engine.spec import InputSpec
 from .network import Network
+from .nuisance import Nuisance, disturb
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +55,23 @@ class ImageStore:
 
     def batch(self, indices: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """float32 (n, 3, H, W), normalised, on the CPU."""
-        return torch.from_numpy(
-            np.stack([normalise(self.pixels(int(index)), self.spec) for index in indices])
+        return self._stack([self.pixels(int(index)) for index in indices])
+
+    def disturbed_batch(
+        self, indices: NDArray[np.int64], nuisance: Nuisance, seed: int, step: int
+    ) -> Tensor:
+        """The same under nuisances that depend on seed, step and place in the batch alone."""
+        return self._stack(
+            [
+                disturb(
+                    self.pixels(int(index)), nuisance, np.random.default_rng([seed, 2, step, place])
+                )
+                for place, index in enumerate(indices)
+            ]
         )
+
+    def _stack(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        return torch.from_numpy(np.stack([normalise(image, self.spec) for image in images]))
 
     def _read(self, path: Path) -> NDArray[np.uint8]:
         return crop_and_resize(read_rgb(path), self.spec)
@@ -91,7 +106,16 @@ class Lessons:
 
     def inputs(self, indices: NDArray[np.int64]) -> Tensor:
         """float32 (n, 3, H, W) on the device."""
-        return self.images.batch(indices).to(self.device, memory_format=self.memory_format)
+        return self._to_device(self.images.batch(indices))
+
+    def disturbed(
+        self, indices: NDArray[np.int64], nuisance: Nuisance, seed: int, step: int
+    ) -> Tensor:
+        """float32 (n, 3, H, W) on the device, each image under nuisances of its own."""
+        return self._to_device(self.images.disturbed_batch(indices, nuisance, seed, step))
+
+    def _to_device(self, batch: Tensor) -> Tensor:
+        return batch.to(self.device, memory_format=self.memory_format)
 
     def taught(
         self, indices: NDArray[np.int64], inputs: Tensor | None = None

@@ -39,12 +39,19 @@ class Learner:
     """Bottleneck, student and reconstruction head with Adam and the exported average."""
 
     def __init__(
-        self, network: Network, weights: LossWeights, *, clip_norm: float, ema_decay: float
+        self,
+        network: Network,
+        weights: LossWeights,
+        *,
+        clip_norm: float,
+        ema_decay: float,
+        half_precision: bool = False,
     ) -> None:
         self.network = network
         self.weights = weights
         self.clip_norm = clip_norm
         self.ema_decay = ema_decay
+        self.half_precision = half_precision
         head: ReconstructionHead | None = None
         if weights.reconstruction:
             head = ReconstructionHead(network.spec)
@@ -74,8 +81,9 @@ class Learner:
         Raises EngineError when that does not help.
         """
         self.network.train()
-        features = self.network.learn(taught)
-        image = self.head(features.student[0]) if self.head is not None else None
+        with torch.autocast(taught[0].device.type, torch.bfloat16, self.half_precision):
+            features = self.network.learn(taught)
+            image = self.head(features.student[0]) if self.head is not None else None
         terms = triple_loss(features, x, image, self.weights)
         self.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()  # type: ignore[no-untyped-call]

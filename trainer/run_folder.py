@@ -35,6 +35,7 @@ from .checkpoint import (
     write_metrics,
 )
 from .config import TrainConfig
+from .event_log import EventLog
 from .learner import Learner
 from .network import Network
 from .progress import EpochRow, log_text
@@ -43,7 +44,7 @@ from .split import SplitRow, write_split
 log = logging.getLogger(__name__)
 
 STATE = "state.safetensors"
-FREE_KEYS = ("out", "checkpoint_s", "feature_cache_gib", "image_cache_gib")
+FREE_KEYS = ("out", "checkpoint_s", "feature_cache_gib", "image_cache_gib", "tensorboard")
 """Keys that may differ between an interrupted run and its continuation."""
 
 
@@ -61,6 +62,7 @@ class RunFolder:
         self._work = target.with_name(target.name + ".partial")
         self._split_text = ""
         self._written = monotonic()
+        self._events: EventLog | None = None
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             raise ConfigError(
                 f"{target} exists already", "choose another --out, or remove it to train again"
@@ -73,6 +75,12 @@ class RunFolder:
     def begin(self, learner: Learner, split: Sequence[SplitRow]) -> int:
         """Make the work folder, or read its state; returns the first epoch to run (0-based)."""
         self._split_text = write_split(split)
+        first = self._prepare(learner)
+        if self.config.tensorboard:
+            self._events = EventLog(self._work, first)
+        return first
+
+    def _prepare(self, learner: Learner) -> int:
         if self.resume and (self._work / STATE).is_file():
             for leftover in self._work.glob(".*.tmp"):  # of a write that was killed
                 leftover.unlink()
@@ -93,6 +101,8 @@ class RunFolder:
         """Add the row to the log; write the state when `checkpoint_s` have passed."""
         self.rows.append(row)
         write_atomically(self._work / LOG, log_text(self.rows).encode())
+        if self._events is not None:
+            self._events.add(row)
         if monotonic() - self._written >= self.config.checkpoint_s:
             self._write_state(learner)
             self._written = monotonic()
@@ -125,6 +135,8 @@ class RunFolder:
         write_atomically(self._work / LOG, log_text(self.rows).encode())
         write_metrics(self._work, "training", figures)
         write_atomically(self._work / RUN_FILE, run_file_bytes(run_file))
+        if self._events is not None:
+            self._events.close()
         if self.target.is_dir():
             self.target.rmdir()  # empty, as checked at the start
         os.replace(self._work, self.target)

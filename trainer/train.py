@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from .checkpoint import Run, load_run
-from .config import TrainConfig, load_config, parse_image_size
+from .config import TrainConfig, load_config, parse_image_size, parse_seeds
 from .datasets import find_dataset
 from .inputs import ImageStore, Lessons
 from .learner import Learner
@@ -38,7 +38,7 @@ TEACHER_SAMPLE = 64
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="folder with the images", metavar="DIR")
-    parser.add_argument("--category", help="which category below --data")
+    parser.add_argument("--category", help="which category below --data; A,B,... trains several")
     parser.add_argument("--out", help="the run folder to write", metavar="DIR")
     parser.add_argument("--config", type=Path, help="YAML with any key of TrainConfig")
     parser.add_argument("--backbone", help="resnet18, resnet34, resnet50 or wide_resnet50_2")
@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--seeds", metavar="A,B,...", help="one run each, in OUT/CATEGORY/seedN")
     parser.add_argument(
         "--resume", action="store_true", help="continue an interrupted run with the same options"
     )
@@ -71,7 +72,15 @@ def run(arguments: argparse.Namespace) -> int:
     }
     if arguments.image_size is not None:
         options["image_size"] = parse_image_size(arguments.image_size)
-    result = train(load_config(arguments.config, options), resume=arguments.resume)
+    config = load_config(arguments.config, options)
+    categories = (config.category or "").split(",")
+    if arguments.seeds is not None or len(categories) > 1:
+        # Imported here: a sweep is made of calls to `train`.
+        from .sweep import sweep, sweep_table
+
+        print(sweep_table(sweep(config, categories, parse_seeds(arguments.seeds, config.seed))))
+        return 0
+    result = train(config, resume=arguments.resume)
     origin = result.origin
     print(
         f"{result.folder}: {result.spec.backbone}, preset {origin.preset}, {origin.epochs} epochs"
@@ -122,6 +131,7 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
         config.loss_weights(),
         clip_norm=config.clip_norm,
         ema_decay=config.ema_decay,
+        half_precision=config.precision == "bf16",
     )
 
     # Lessons: the teacher looks at every image once when its features fit into memory.
@@ -134,7 +144,10 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
             memory_format=memory_format,
             cache_gib=config.feature_cache_gib * part,
         )
-        for images, part in ((fit_images, share), (held_out_images, 1.0 - share))
+        for images, part in (
+            (fit_images, 0.0 if config.nuisance.active else share),
+            (held_out_images, 1.0 - share),
+        )
     )
 
     # Epochs.
@@ -149,8 +162,11 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
         for step in range(epoch * per_epoch, (epoch + 1) * per_epoch):
             rate = learning_rate(step, total, warmup, config.learning_rate, config.final_rate_share)
             indices = batch_indices(step, len(fit), config.batch, config.seed)
-            wants_pixels = learner.head is not None or not lessons.cached
-            x = lessons.inputs(indices) if wants_pixels else None
+            x = None
+            if config.nuisance.active:
+                x = lessons.disturbed(indices, config.nuisance, config.seed, step)
+            elif learner.head is not None or not lessons.cached:
+                x = lessons.inputs(indices)
             figure = learner.step(step, lessons.taught(indices, x), x, rate)
             if figure is not None:
                 figures.append(figure)

@@ -60,6 +60,7 @@ def tiny(data: Path, out: Path, **changes: object) -> TrainConfig:
         "image_size": 64,
         "epochs": 2,
         "batch": 6,
+        "tensorboard": False,
     }
     return load_config(None, values | changes)
 
