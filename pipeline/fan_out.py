@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 
 import zmq
 
@@ -22,7 +23,8 @@ HEARTBEAT_OPTIONS: dict[int, int] = {
 class FanOut:
     """Binds `endpoint` (":0" for a free port); raises NetworkError when that is not possible.
 
-    `kind` is the topic prefix whose subscriptions count as subscribers, for example b"res/".
+    `kind` is the topic prefix whose subscriptions count as subscribers, for example b"res/";
+    `protect` puts keys on the socket.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class FanOut:
         endpoint: str,
         kind: bytes,
         options: dict[int, int],
+        protect: Callable[[zmq.Socket[bytes]], None] | None = None,
     ) -> None:
         self._kind = kind
         self._subscribers = 0
@@ -44,6 +47,8 @@ class FanOut:
         }
         for option, value in {**defaults, **HEARTBEAT_OPTIONS, **options}.items():
             self._socket.setsockopt(option, value)
+        if protect is not None:
+            protect(self._socket)
         try:
             self._socket.bind(re.sub(r":0$", ":*", endpoint))
         except zmq.ZMQError as error:

@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from .listen_view import TABLE_HEAD, event_line
 from .recording import Recording
 from .replay import ReplayClient, replay_client
+from .security import add_key_arguments, client_keys
 from .wire import Message
 
 _LAST = 2**63 - 1
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait-s", type=float, default=5.0, metavar="S", help="how long to wait for an answer"
     )
+    add_key_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,9 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--from {first} --to {last}: an empty range", "swap the two numbers")
     if arguments.part is not None and (arguments.first, arguments.last) != (None, None):
         raise ConfigError("--part goes without --from and --to", "leave them out")
+    keys = client_keys(arguments.key, arguments.server_key)
     count = 0
     with contextlib.ExitStack() as stack:
-        client = stack.enter_context(replay_client(arguments.connect))
+        client = stack.enter_context(replay_client(arguments.connect, keys))
         state, _ = client.snapshot(arguments.wait_s)
         recording = None
         if arguments.record is not None:

@@ -31,6 +31,7 @@ from .listen_view import (
     summary_line,
 )
 from .recording import Recording, save_map
+from .security import add_key_arguments, client_keys
 from .stream_check import Gap, Restart
 from .subscriber import Gone, Item, Replayed, Subscriber
 from .wire import HeartbeatMessage, ResultMessage
@@ -76,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MS",
         help="later messages are not fresh",
     )
+    add_key_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -89,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
                 arguments.connect,
                 arguments.maps,
                 replay=arguments.replay,
+                keys=client_keys(arguments.key, arguments.server_key),
                 max_age_ms=arguments.max_age_ms,
             )
         )

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 import secrets
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 import msgspec
 import zmq
 
-from ..errors import ConfigError
 from . import wire
 from . import wire_messages as fields
 from .alarms import ALARM_BY_NAME
 from .clock import SYSTEM_CLOCK, Clock
-from .endpoints import check_exposure
 from .fan_out import FanOut
-from .journal import Journal, JournalSettings
+from .journal import Journal
+from .publish_settings import PublishSettings as PublishSettings
+from .publish_settings import check_settings
 from .records import Result, Verdict
 from .replay import ReplayServer, Snapshot
-from .topics import is_name
+from .security import Door, protect_server
 
 log = logging.getLogger(__name__)
 
@@ -35,25 +35,6 @@ EVENTS_SNDHWM = 1000
 MAPS_SNDHWM, MAPS_SNDBUF = 4, 256 * 1024
 MAP_SUBSCRIBER_GRACE_S = 1.5
 """How long wait_for_subscribers goes on waiting for as many map subscribers."""
-_POLICY = re.compile(r"ng|all|none|every:[1-9][0-9]{0,8}")
-
-
-class PublishSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`publish:` of the station file. An endpoint ending in ":0" takes a free port."""
-
-    events: str = "tcp://127.0.0.1:5555"
-    maps: str = "tcp://127.0.0.1:5556"
-    map_policy: str = "ng"
-    """"ng" (all but ok), "all", "every:N" (each N-th part, and all but ok) or "none"."""
-    heartbeat_ms: int = 500
-    linger_ms: int = 500
-    """How long `close` may wait for the last events to leave."""
-    insecure: bool = False
-    """True allows endpoints that other hosts can reach, without keys. Logged at each start."""
-    journal: JournalSettings | None = None
-    """Keep all events on disk; `seq` then goes on where the last process ended."""
-    replay: str | None = None
-    """Endpoint that hands out past events, for example tcp://127.0.0.1:5557; needs the journal."""
 
 
 class Publisher:
@@ -75,18 +56,7 @@ class Publisher:
         first_seq: int = 1,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        if not is_name(box):
-            raise ConfigError(
-                f"box: {box!r} cannot be a box's name",
-                "use 1 to 63 letters, digits, '_', '.' or '-'",
-            )
-        if not _POLICY.fullmatch(settings.map_policy):
-            raise ConfigError(
-                f"map_policy: {settings.map_policy!r} is not ng, all, every:N or none",
-                "for example: map_policy: every:10",
-            )
-        if settings.replay is not None and settings.journal is None:
-            raise ConfigError("replay: there is nothing to replay", "add a journal: with its path")
+        check_settings(settings, box)
         self.settings = settings
         self.boot = boot or new_boot()
         self.events_endpoint = settings.events
@@ -107,6 +77,7 @@ class Publisher:
         self._maps: FanOut | None = None
         self._journal: Journal | None = None
         self._replay: ReplayServer | None = None
+        self._door: Door | None = None
         self._last_results: dict[str, list[bytes]] = {}
         self._toggle = False
         self._dropped_sent = 0
@@ -120,14 +91,17 @@ class Publisher:
         journal that cannot be used; nothing is left open then.
         """
         settings = self.settings
-        for endpoint in (settings.events, settings.maps):
-            check_exposure(endpoint, insecure=settings.insecure)
         self._zmq = zmq.Context()
         try:
+            if settings.keys is not None:
+                self._door = Door(Path(settings.keys))
+                self._door.open(self._zmq)
             events_options: dict[int, int] = {zmq.SNDHWM: EVENTS_SNDHWM}
             maps_options: dict[int, int] = {zmq.SNDHWM: MAPS_SNDHWM, zmq.SNDBUF: MAPS_SNDBUF}
-            self._events = FanOut(self._zmq, settings.events, b"res/", events_options)
-            self._maps = FanOut(self._zmq, settings.maps, b"map/", maps_options)
+            self._events = FanOut(
+                self._zmq, settings.events, b"res/", events_options, self._lock("events")
+            )
+            self._maps = FanOut(self._zmq, settings.maps, b"map/", maps_options, self._lock("maps"))
             self._open_journal()
         except BaseException:
             self._release(linger_ms=0)
@@ -143,11 +117,16 @@ class Publisher:
         self._journal = journal
         self.last_seq = max(self.last_seq, opening.next_seq - 1)
         if self.settings.replay is not None:
-            self._replay = ReplayServer(
-                self.settings.replay, journal, self.snapshot, insecure=self.settings.insecure
-            )
-            self._replay.open()
+            assert self._zmq is not None
+            self._replay = ReplayServer(self.settings.replay, journal, self.snapshot)
+            self._replay.open(self._zmq, self._lock("replay"))
             self.replay_endpoint = self._replay.endpoint
+
+    def _lock(self, domain: str) -> Callable[[zmq.Socket[bytes]], None] | None:
+        if self._door is None:
+            return None
+        server = self._door.server
+        return lambda socket: protect_server(socket, server, domain)
 
     def wait_for_subscribers(
         self,
@@ -284,6 +263,11 @@ class Publisher:
         if now < self._next_heartbeat_ns:
             return False
         self._next_heartbeat_ns = now + self.settings.heartbeat_ms * 1_000_000
+        refusals = self._door.refusals() if self._door is not None else []
+        if refusals:
+            # An alarm that ends at once: refusals are events, the state of the line is unchanged.
+            self.send_alarm("peer_refused", True, refusals[-1])
+            self.send_alarm("peer_refused", False, f"{len(refusals)} refused")
         for alarm in self._journal.alarms() if self._journal is not None else ():
             self.send_alarm(alarm.name, alarm.active, alarm.text)
         health = snapshot() if callable(snapshot) else snapshot
@@ -323,9 +307,11 @@ class Publisher:
             self._replay.close()
         if self._journal is not None:
             self._journal.close()
+        if self._door is not None:
+            self._door.close()
         if self._zmq is not None:
             self._zmq.term()
-        self._events = self._maps = self._journal = self._replay = self._zmq = None
+        self._events = self._maps = self._journal = self._replay = self._zmq = self._door = None
 
     def __enter__(self) -> Publisher:
         self.open()

@@ -18,7 +18,7 @@ import zmq
 from ..errors import ConfigError, NetworkError
 from . import wire_messages as fields
 from .clock import SYSTEM_CLOCK, Clock
-from .endpoints import bind_problem, check_exposure
+from .endpoints import bind_problem
 from .journal import Journal
 from .journal_store import JournalStore
 from .replay_wire import (
@@ -31,6 +31,7 @@ from .replay_wire import (
     encode_reply,
     encode_request,
 )
+from .security import ClientKeys
 from .wire import Message
 from .wire_record import DecodeError
 
@@ -66,21 +67,21 @@ class ReplayServer:
         endpoint: str,
         journal: Journal,
         snapshot: Callable[[], Snapshot],
-        *,
-        insecure: bool = False,
     ) -> None:
         self.endpoint = endpoint
         self.refused = 0
         """Requests that were not understood."""
         self._journal = journal
         self._snapshot = snapshot
-        self._insecure = insecure
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def open(self) -> None:
-        check_exposure(self.endpoint, insecure=self._insecure)
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    def open(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        protect: Callable[[zmq.Socket[bytes]], None] | None = None,
+    ) -> None:
+        """Bind in `context`; `protect` puts keys on the socket."""
         socket = context.socket(zmq.ROUTER)
         for option, value in {
             **HEARTBEAT_OPTIONS,
@@ -90,14 +91,16 @@ class ReplayServer:
             zmq.MAXMSGSIZE: MAX_REQUEST_BYTES,
         }.items():
             socket.setsockopt(option, value)
+        if protect is not None:
+            protect(socket)
         try:
             socket.bind(self.endpoint.removesuffix(":0") + ":*" * self.endpoint.endswith(":0"))
         except zmq.ZMQError as error:
-            context.destroy(linger=0)
+            socket.close(linger=0)
             raise bind_problem(self.endpoint, error.errno or 0, error.strerror) from None
         self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._thread = threading.Thread(
-            target=self._serve, args=(context, socket), name="replay", daemon=True
+            target=self._serve, args=(socket,), name="replay", daemon=True
         )
         self._thread.start()
         log.info("replay on %s", self.endpoint)
@@ -109,7 +112,7 @@ class ReplayServer:
             self._thread.join(2.0)
             self._thread = None
 
-    def _serve(self, context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes]) -> None:
+    def _serve(self, socket: zmq.Socket[bytes]) -> None:
         reader: JournalStore | None = None
         while not self._stop.is_set():
             if not socket.poll(_POLL_MS):
@@ -137,7 +140,7 @@ class ReplayServer:
                 log.info("a replay client did not take its answer: %s", error)
         if reader is not None:
             reader.close()
-        context.destroy(linger=0)
+        socket.close(linger=0)
 
     def _answer(self, request: Request, reader: JournalStore) -> list[bytes]:
         oldest, newest = reader.span()
@@ -189,11 +192,11 @@ class ReplayServer:
 
 
 @contextlib.contextmanager
-def replay_client(connect: str) -> Iterator[ReplayClient]:
+def replay_client(connect: str, keys: ClientKeys | None = None) -> Iterator[ReplayClient]:
     """A client with a context of its own. Raises ConfigError for what is not an endpoint."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
-        yield ReplayClient(connect, context)
+        yield ReplayClient(connect, context, keys=keys)
     finally:
         context.destroy(linger=0)
 
@@ -202,7 +205,11 @@ class ReplayClient:
     """One DEALER. `ask` sends, `answer` waits; `call` does both. Not thread-safe."""
 
     def __init__(
-        self, connect: str, context: zmq.Context[zmq.Socket[bytes]], clock: Clock = SYSTEM_CLOCK
+        self,
+        connect: str,
+        context: zmq.Context[zmq.Socket[bytes]],
+        clock: Clock = SYSTEM_CLOCK,
+        keys: ClientKeys | None = None,
     ) -> None:
         self.connect = connect
         self._clock = clock
@@ -217,6 +224,8 @@ class ReplayClient:
             zmq.MAXMSGSIZE: _MAX_REPLY_PART,
         }.items():
             self.socket.setsockopt(option, value)
+        if keys is not None:
+            keys.protect(self.socket)
         try:
             self.socket.connect(connect)
         except zmq.ZMQError as error:

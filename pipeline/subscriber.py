@@ -24,6 +24,7 @@ from ..errors import ConfigError, NetworkError
 from .clock import SYSTEM_CLOCK, Clock
 from .replay import ReplayClient
 from .replay_wire import GapFiller
+from .security import ClientKeys
 from .stream_check import Gap, Notice, StreamCheck, StreamStatus
 from .topics import KINDS
 from .wire import Message, VersionError, decode
@@ -71,6 +72,7 @@ class Subscriber:
     """Subscribes to all events of one box, and to its maps when `maps` names their endpoint.
 
     `replay` names the endpoint that lost events are fetched from; they come as `Replayed`.
+    `keys` are needed where the box uses keys.
     `max_age_ms` bounds `fresh`. Usable as a context manager; raises ConfigError for an endpoint
     that is not one. Not thread-safe.
     """
@@ -81,6 +83,7 @@ class Subscriber:
         maps: str | None = None,
         *,
         replay: str | None = None,
+        keys: ClientKeys | None = None,
         max_age_ms: float = 1000.0,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -91,6 +94,7 @@ class Subscriber:
         self.malformed = 0
         """Messages that were not SKRD/1; they are counted, logged and ignored."""
         self.foreign_versions = 0
+        self._keys = keys
         self._clock = clock
         self._waiting: deque[Item] = deque()
         self._zmq: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -110,7 +114,7 @@ class Subscriber:
                 self._maps = self._subscribe(self.maps, "maps", options)
             self._events = self._subscribe(self.connect, "events", {zmq.RCVHWM: EVENTS_RCVHWM})
             if self.replay is not None:
-                self._replay = ReplayClient(self.replay, self._zmq, self._clock)
+                self._replay = ReplayClient(self.replay, self._zmq, self._clock, self._keys)
                 self._poller.register(self._replay.socket, zmq.POLLIN)
         except BaseException:
             self.close()
@@ -208,6 +212,8 @@ class Subscriber:
             # All kinds that take a seq must be subscribed, or losses could not be told.
             if info.socket == name:
                 socket.setsockopt(zmq.SUBSCRIBE, f"{kind}/".encode("ascii"))
+        if self._keys is not None:
+            self._keys.protect(socket)
         try:
             socket.connect(endpoint)
         except zmq.ZMQError as error:
