@@ -33,6 +33,7 @@ from ..engine.preprocess import to_network_input
 from ..engine.spec import Manifest, Threshold
 from ..errors import ConfigError
 from .capture.base import EndOfStream, Shot, Source
+from .capture.camera import CameraSettings
 from .capture.pace import Pace
 from .capture.video_file import VideoFileSource
 from .clock import SYSTEM_CLOCK, Clock
@@ -167,13 +168,17 @@ def _line(source: Source, make_engine: Callable[[], Engine]) -> LineSummary:
     def listen(engine: Engine) -> None:
         command = [sys.executable, "-m", "skrd4ad", "listen", "--json", "--connect"]
         listener.append(
-            subprocess.Popen([*command, publisher.events_endpoint], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.Popen(
+                [*command, publisher.events_endpoint],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
         )
 
     settings = LineSettings(mode="every", wait_subscribers=1)
     try:
         return run_line(
-            [("cam0", lambda: source)],
+            [CameraSettings("cam0", lambda: source)],
             make_engine,
             _NEVER,
             publisher,

@@ -23,8 +23,7 @@ from ..engine.spec import Threshold
 from ..errors import NetworkError
 from . import wire_messages as wire
 from .admission import Admission, Mode, Ticket
-from .capture.base import Source
-from .capture.camera import Camera
+from .capture.camera import Camera, CameraSettings
 from .clock import SYSTEM_CLOCK, Clock
 from .decide import OnLate, apply_deadline
 from .health import Balance, Quantiles, StageLatencies, health_fields
@@ -73,7 +72,7 @@ class LineSummary:
 
 
 def run_line(
-    cameras: Sequence[tuple[str, Callable[[], Source]]],
+    cameras: Sequence[CameraSettings],
     open_engine: Callable[[], Engine],
     threshold: Threshold,
     outlet: Outlet,
@@ -105,7 +104,7 @@ class _Line:
 
     def __init__(
         self,
-        cameras: Sequence[tuple[str, Callable[[], Source]]],
+        cameras: Sequence[CameraSettings],
         open_engine: Callable[[], Engine],
         threshold: Threshold,
         outlet: Outlet,
@@ -120,8 +119,16 @@ class _Line:
         self._outbox: queue.SimpleQueue[Judged | State | Alarm | Finish] = queue.SimpleQueue()
         self._changed = threading.Event()
         self._cameras = [
-            Camera(name, make_source, self._admission, clock, self._camera_changed)
-            for name, make_source in cameras
+            Camera(
+                one.name,
+                one.make_source,
+                self._admission,
+                clock,
+                self._camera_changed,
+                frozen_after=one.frozen_after,
+                hang_limit_s=one.hang_limit_s,
+            )
+            for one in cameras
         ]
         # Daemons: a hung driver or device must not keep the process alive after the stop limit.
         self._infer = threading.Thread(target=self._guarded, args=(self._infer_loop,), daemon=True)

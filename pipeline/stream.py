@@ -13,27 +13,27 @@ import os
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import cv2
 
 from ..engine.backends.base import BACKEND_CHOICES, Engine, open_engine
 from ..engine.plan import Plan, load_plan
 from ..engine.spec import Threshold
-from ..errors import ConfigError
+from ..errors import ConfigError, EngineError
 from . import wire_messages as wire
-from .admission import Mode
-from .capture.uri import CameraUri, is_live, open_source, parse_uri
-from .journal import JournalSettings
-from .line import LineSettings, LineSummary, run_line
-from .publish import Publisher, PublishSettings
+from .line import LineSummary, run_line
+from .publish import Publisher
 from .readiness import plan_threshold, teacher_warning
+from .station import (
+    Station,
+    as_yaml,
+    camera_settings,
+    line_settings,
+    load_station,
+    with_options,
+)
+from .stopping import notify_systemd, stop_on_signals
 
 log = logging.getLogger(__name__)
 EXIT_INTERRUPTED = 130
@@ -43,13 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--camera",
         action="append",
-        required=True,
         metavar="[NAME=]URI",
         help="0, /dev/v4l/by-id/..., rtsp://..., file:VIDEO, dir:FOLDER, test:seed=1,defect=0.1; "
         "may be repeated",
     )
-    parser.add_argument("--plan", type=Path, required=True, metavar="F", help="the plan")
-    parser.add_argument("--backend", choices=BACKEND_CHOICES, default="auto", help="inference")
+    parser.add_argument("--plan", type=Path, metavar="F", help="the plan")
+    parser.add_argument("--station", type=Path, metavar="F", help="station file (YAML)")
+    parser.add_argument(
+        "--check-config", action="store_true", help="print the resolved station and exit"
+    )
+    parser.add_argument("--backend", choices=BACKEND_CHOICES, help="inference (default: auto)")
     parser.add_argument(
         "--mode",
         choices=("every", "latest"),
@@ -57,10 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="every: each part gets a result, a full queue makes the camera wait; latest: the "
         "newest frame wins (default: latest for live cameras, every for files and test:)",
     )
-    parser.add_argument("--events", default="tcp://127.0.0.1:5555", help="endpoint of the results")
-    parser.add_argument("--maps", default="tcp://127.0.0.1:5556", help="endpoint of the maps")
+    parser.add_argument("--events", metavar="URL", help="results (default tcp://127.0.0.1:5555)")
+    parser.add_argument("--maps", metavar="URL", help="maps (default tcp://127.0.0.1:5556)")
     parser.add_argument(
-        "--map-policy", default="ng", metavar="ng|all|every:N|none", help="which maps to send"
+        "--map-policy", metavar="ng|all|every:N|none", help="which maps to send (default: ng)"
     )
     parser.add_argument("--journal", metavar="FILE", help="keep all events here, for replay")
     parser.add_argument(
@@ -78,42 +81,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--deadline-ms", type=float, default=None, help="from capture to socket; later is no pass"
     )
     parser.add_argument(
-        "--on-late", choices=("err", "reject"), default="err", help="what a late part becomes"
+        "--on-late", choices=("err", "reject"), help="what a late part becomes (default: err)"
     )
     parser.add_argument("--json", action="store_true", help="READY and summary as JSON lines")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    plan = load_plan(arguments.plan)
+    station = load_station(arguments.station) if arguments.station else Station()
+    station = with_options(station, arguments)
+    cameras = camera_settings(station)
+    settings = line_settings(station, arguments)
+    if arguments.check_config:
+        print(as_yaml(station), end="")
+        return 0
+    if station.plan is None:
+        raise ConfigError("no plan is named", "--plan F, or plan: in the station file")
+    plan = load_plan(Path(station.plan))
+    _check_required_backend(station, plan)
     threshold = plan_threshold(plan)
-    cameras = _cameras(arguments.camera)
-    mode: Mode = arguments.mode or (
-        "latest" if any(is_live(uri) for _, uri in cameras) else "every"
-    )
     publisher = Publisher(
-        PublishSettings(
-            events=arguments.events,
-            maps=arguments.maps,
-            map_policy=arguments.map_policy,
-            journal=JournalSettings(path=arguments.journal) if arguments.journal else None,
-            replay=arguments.replay,
-        ),
-        arguments.box or _host_name(),
-        model=_model(plan, threshold),
-    )
-    settings = LineSettings(
-        mode=mode,
-        part_limit=arguments.count,
-        deadline_ms=arguments.deadline_ms,
-        on_late=arguments.on_late,
-        wait_subscribers=arguments.wait_subscribers,
-        wait_timeout_s=arguments.wait_timeout,
+        station.publish, station.box or _host_name(), model=_model(plan, threshold)
     )
     _prefer_short_waits()
-    with _stop_on_signals() as stop:
+    with stop_on_signals() as stop:
         summary = run_line(
-            [(name, partial(open_source, uri)) for name, uri in cameras],
-            lambda: open_engine(plan, arguments.backend),
+            cameras,
+            lambda: open_engine(plan, station.backend),
             threshold,
             publisher,
             settings,
@@ -124,15 +117,12 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_INTERRUPTED if stop.signal == signal.SIGINT else 0
 
 
-def _cameras(texts: list[str]) -> list[tuple[str, CameraUri]]:
-    uris = [parse_uri(text) for text in texts]
-    names = [uri.name or f"cam{index}" for index, uri in enumerate(uris)]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(
-                f"two cameras are called '{name}'", "give each a name: --camera left=0"
-            )
-    return list(zip(names, uris, strict=True))
+def _check_required_backend(station: Station, plan: Plan) -> None:
+    if station.require not in (None, plan.manifest.backend):
+        raise EngineError(
+            f"the station requires {station.require}, {plan.path} is for {plan.manifest.backend}",
+            f"skrd4ad compile --backend {station.require} makes such a plan on this machine",
+        )
 
 
 def _model(plan: Plan, threshold: Threshold) -> wire.ModelFields:
@@ -153,6 +143,7 @@ def _announce(
     engine: Engine,
     publisher: Publisher,
 ) -> None:
+    notify_systemd("READY=1")
     warning = teacher_warning(plan.manifest)
     if warning:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
@@ -204,38 +195,6 @@ def _print_summary(summary: LineSummary, as_json: bool) -> None:
         f"{rate:.1f} parts/s",
         flush=True,
     )
-
-
-@dataclass(slots=True)
-class _Stop:
-    """Set by a signal handler, which may do nothing more than that."""
-
-    event: threading.Event = field(default_factory=threading.Event)
-    signal: int | None = None
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[_Stop]:
-    """Ctrl-C and SIGTERM set the stop; a second one ends the process in the ordinary way."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    numbers: tuple[int, int] = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.getsignal(number) for number in numbers}
-
-    def request(number: int, frame: FrameType | None) -> None:
-        stop.signal = number
-        stop.event.set()
-        signal.signal(number, previous[number])
-
-    for number in previous:
-        signal.signal(number, request)
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _prefer_short_waits() -> None:

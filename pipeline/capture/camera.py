@@ -34,6 +34,16 @@ MAX_ABANDONED = 3
 """Each abandoned thread keeps a handle and memory; after so many the process must be restarted."""
 
 
+@dataclass(frozen=True, slots=True)
+class CameraSettings:
+    """A camera as the operator chose it."""
+
+    name: str
+    make_source: Callable[[], Source]
+    frozen_after: int = FROZEN_AFTER
+    hang_limit_s: float = HANG_LIMIT_S
+
+
 @dataclass(slots=True)
 class CameraStatus:
     """Written by the camera's thread only, read by all."""

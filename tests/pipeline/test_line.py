@@ -16,6 +16,7 @@ import pytest
 from skrd4ad.engine.plan import load_plan
 from skrd4ad.engine.spec import Manifest
 from skrd4ad.errors import CameraError, EngineError, NetworkError
+from skrd4ad.pipeline.capture.camera import CameraSettings
 from skrd4ad.pipeline.line import STOP_LIMIT_S, LineSettings, LineSummary, run_line
 from skrd4ad.pipeline.records import Verdict
 
@@ -46,7 +47,7 @@ class Bench:
     ) -> LineSummary:
         self.engine = self.parts.ArithmeticEngine(self.manifest, before)
         return run_line(
-            [(name, (lambda source=source: source)) for name, source in sources.items()],
+            [CameraSettings(name, lambda s=source: s) for name, source in sources.items()],
             lambda: self.engine,
             self.parts.THRESHOLD,
             self.outlet,

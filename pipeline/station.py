@@ -1,0 +1,173 @@
+"""The station file: one strict YAML for everything a box is told (configs/station.yaml).
+
+An unknown key is an error that names the key, its place and the nearest known one: a typo in
+`deadline_ms` must not mean "no deadline". Options on the command line win over the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import msgspec.inspect
+import yaml
+from msgspec import Meta
+
+from ..engine.backends.base import BackendChoice
+from ..errors import ConfigError
+from .admission import Mode
+from .capture.camera import FROZEN_AFTER, HANG_LIMIT_S, CameraSettings
+from .capture.uri import is_live, open_source, parse_uri, redacted
+from .decide import OnLate
+from .journal import JournalSettings
+from .line import LineSettings
+from .publish import PublishSettings
+
+NON_NEGATIVE = Meta(ge=0)
+POSITIVE = Meta(gt=0)
+
+
+class StationCamera(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One entry of `cameras:`."""
+
+    uri: str
+    name: str | None = None
+    frozen_after: Annotated[int, NON_NEGATIVE] = FROZEN_AFTER
+    """Equal images in a row that make a live camera count as frozen; 0 turns the check off."""
+    hang_limit_s: Annotated[float, POSITIVE] = HANG_LIMIT_S
+    """A driver call that takes longer hangs; its thread is replaced."""
+
+
+class Station(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The station file."""
+
+    version: Literal[1] = 1
+    box: str | None = None
+    plan: str | None = None
+    backend: BackendChoice = "auto"
+    require: Literal["onnxruntime", "tensorrt", "torch-cuda"] | None = None
+    """Refuse a plan for any other backend, so that a line never silently runs far slower."""
+    cameras: tuple[StationCamera, ...] = ()
+    mode: Mode | None = None
+    depth: Annotated[int, Meta(ge=1, le=64)] = 2
+    """How many parts may wait in mode `every`."""
+    deadline_ms: Annotated[float, POSITIVE] | None = None
+    on_late: OnLate = "err"
+    publish: PublishSettings = PublishSettings()
+
+
+def load_station(path: Path) -> Station:
+    """Read a station file. Raises ConfigError naming file, key and the nearest known key."""
+    try:
+        return msgspec.convert(yaml.safe_load(path.read_bytes()) or {}, Station)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", "check the path") from error
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise ConfigError(f"{path}{line} is not YAML", "check indentation and colons") from error
+    except msgspec.ValidationError as error:
+        raise _explained(path, error) from error
+
+
+def with_options(station: Station, arguments: argparse.Namespace) -> Station:
+    """The station with what the command line says in place of what the file says."""
+    direct = ("box", "backend", "mode", "deadline_ms", "on_late")
+    given: dict[str, Any] = {
+        key: getattr(arguments, key) for key in direct if getattr(arguments, key) is not None
+    }
+    if arguments.plan is not None:
+        given["plan"] = str(arguments.plan)
+    if arguments.camera:
+        given["cameras"] = tuple(StationCamera(uri=uri) for uri in arguments.camera)
+    publish = {
+        key: getattr(arguments, key)
+        for key in ("events", "maps", "map_policy", "replay")
+        if getattr(arguments, key) is not None
+    }
+    if arguments.journal is not None:
+        publish["journal"] = JournalSettings(path=arguments.journal)
+    given["publish"] = msgspec.structs.replace(station.publish, **publish)
+    return msgspec.structs.replace(station, **given)
+
+
+def camera_settings(station: Station) -> list[CameraSettings]:
+    """The cameras, each with a name of its own. Raises ConfigError."""
+    if not station.cameras:
+        raise ConfigError("no camera is named", "for example --camera 0, or cameras: in --station")
+    settings: list[CameraSettings] = []
+    for index, camera in enumerate(station.cameras):
+        uri = parse_uri(camera.uri)
+        name = camera.name or uri.name or f"cam{index}"
+        if any(other.name == name for other in settings):
+            raise ConfigError(
+                f"two cameras are called '{name}'", "give each a name: --camera left=0"
+            )
+        make_source = partial(open_source, uri)
+        settings.append(CameraSettings(name, make_source, camera.frozen_after, camera.hang_limit_s))
+    return settings
+
+
+def line_settings(station: Station, arguments: argparse.Namespace) -> LineSettings:
+    """`latest` is the default as soon as one camera runs whether it is read or not."""
+    any_live = any(is_live(parse_uri(camera.uri)) for camera in station.cameras)
+    return LineSettings(
+        mode=station.mode or ("latest" if any_live else "every"),
+        depth=station.depth,
+        part_limit=arguments.count,
+        deadline_ms=station.deadline_ms,
+        on_late=station.on_late,
+        wait_subscribers=arguments.wait_subscribers,
+        wait_timeout_s=arguments.wait_timeout,
+    )
+
+
+def as_yaml(station: Station) -> str:
+    """The resolved station for people, without passwords."""
+    plain = msgspec.to_builtins(station)
+    for camera in plain["cameras"]:
+        camera["uri"] = redacted(camera["uri"])
+    return yaml.safe_dump(plain, sort_keys=False)
+
+
+def station_schema() -> dict[str, Any]:
+    """JSON Schema of the station file, for editors."""
+    return msgspec.json.schema(Station)
+
+
+def _explained(path: Path, error: msgspec.ValidationError) -> ConfigError:
+    text = str(error)
+    where = re.search(r" - at `\$\.?(.*)`$", text)
+    place = where[1] if where else ""
+    unknown = re.search(r"unknown field `(.+?)`", text)
+    if unknown is None:
+        plain = text.partition(" - at ")[0]
+        return ConfigError(f"{path}: {place or 'the file'}: {plain[0].lower()}{plain[1:]}")
+    key = f"{place}.{unknown[1]}" if place else unknown[1]
+    known = _keys_at(place)
+    near = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else "known here: " + ", ".join(known)
+    return ConfigError(f"{path}: the key '{key}' is not known", hint)
+
+
+def _keys_at(place: str) -> list[str]:
+    """The keys known at a place such as "cameras[0]" or "publish.journal"."""
+    kind = _struct(msgspec.inspect.type_info(Station))
+    for name in filter(None, re.sub(r"\[.*?\]", "", place).split(".")):
+        fields = {one.encode_name: one for one in kind.fields}
+        kind = _struct(fields[name].type)
+    return [one.encode_name for one in kind.fields]
+
+
+def _struct(kind: msgspec.inspect.Type) -> msgspec.inspect.StructType:
+    if isinstance(kind, msgspec.inspect.VarTupleType):
+        return _struct(kind.item_type)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return next(one for one in kind.types if isinstance(one, msgspec.inspect.StructType))
+    assert isinstance(kind, msgspec.inspect.StructType)
+    return kind
