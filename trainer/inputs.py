@@ -58,15 +58,13 @@ class ImageStore:
         return self._stack([self.pixels(int(index)) for index in indices])
 
     def disturbed_batch(
-        self, indices: NDArray[np.int64], nuisance: Nuisance, seed: int, step: int
+        self, indices: NDArray[np.int64], nuisance: Nuisance, key: list[int], first_place: int
     ) -> Tensor:
-        """The same under nuisances that depend on seed, step and place in the batch alone."""
+        """The same under nuisances that depend on key and place in the whole batch alone."""
         return self._stack(
             [
-                disturb(
-                    self.pixels(int(index)), nuisance, np.random.default_rng([seed, 2, step, place])
-                )
-                for place, index in enumerate(indices)
+                disturb(self.pixels(int(index)), nuisance, np.random.default_rng([*key, 2, place]))
+                for place, index in enumerate(indices, first_place)
             ]
         )
 
@@ -109,10 +107,10 @@ class Lessons:
         return self._to_device(self.images.batch(indices))
 
     def disturbed(
-        self, indices: NDArray[np.int64], nuisance: Nuisance, seed: int, step: int
+        self, indices: NDArray[np.int64], nuisance: Nuisance, key: list[int], first_place: int
     ) -> Tensor:
         """float32 (n, 3, H, W) on the device, each image under nuisances of its own."""
-        return self._to_device(self.images.disturbed_batch(indices, nuisance, seed, step))
+        return self._to_device(self.images.disturbed_batch(indices, nuisance, key, first_place))
 
     def _to_device(self, batch: Tensor) -> Tensor:
         return batch.to(self.device, memory_format=self.memory_format)

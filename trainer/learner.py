@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import EngineError
+from .distributed import average_gradients, share_batch_norms
 from .losses import LossTerms, ReconstructionHead, triple_loss
 from .network import Network
 from .preset import LossWeights
@@ -46,12 +47,14 @@ class Learner:
         clip_norm: float,
         ema_decay: float,
         half_precision: bool = False,
+        team_size: int = 1,
     ) -> None:
         self.network = network
         self.weights = weights
         self.clip_norm = clip_norm
         self.ema_decay = ema_decay
         self.half_precision = half_precision
+        self.team_size = team_size
         head: ReconstructionHead | None = None
         if weights.reconstruction:
             head = ReconstructionHead(network.spec)
@@ -60,6 +63,8 @@ class Learner:
         self.trained = nn.ModuleDict({name: part for name, part in parts.items() if part})
         self.head = head
         self.averaged = self._average_twin()
+        if team_size > 1:
+            share_batch_norms(self.trained)
         self.parameters = [p for p in self.trained.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=1.0, betas=BETAS)
         for parameter in self.parameters:  # the state exists from the start, so it can be stored
@@ -87,6 +92,9 @@ class Learner:
         terms = triple_loss(features, x, image, self.weights)
         self.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()  # type: ignore[no-untyped-call]
+        if self.team_size > 1:
+            total = average_gradients(self.parameters, terms.total, self.team_size)
+            terms = terms._replace(total=total)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         if not (torch.isfinite(terms.total) and torch.isfinite(norm)):
             self._undo(number)

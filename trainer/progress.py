@@ -69,12 +69,15 @@ def log_text(rows: Sequence[EpochRow]) -> str:
 class Progress:
     """Fed with every step and epoch; writes to stderr only."""
 
-    def __init__(self, epochs: int, steps_per_epoch: int, first_epoch: int) -> None:
+    def __init__(
+        self, epochs: int, steps_per_epoch: int, first_epoch: int, quiet: bool = False
+    ) -> None:
         self.epochs = epochs
+        self._quiet = quiet
         self._first = first_epoch
         self._started = time.monotonic()
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not quiet:
             from tqdm import tqdm
 
             self._bar = tqdm(
@@ -90,7 +93,7 @@ class Progress:
             self._bar.update()
 
     def epoch(self, row: EpochRow) -> None:
-        if self._bar is not None:
+        if self._bar is not None or self._quiet:
             return
         spent = time.monotonic() - self._started
         left = spent / (row.epoch - self._first) * (self.epochs - row.epoch)

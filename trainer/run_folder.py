@@ -54,8 +54,10 @@ class RunFolder:
     Raises ConfigError when `target` is taken, or holds no interrupted run to resume.
     """
 
-    def __init__(self, target: Path, config: TrainConfig, resume: bool) -> None:
+    def __init__(self, target: Path, config: TrainConfig, resume: bool, leads: bool = True) -> None:
         self.target = target
+        self.leads = leads
+        """Only the leading process writes; the others read the state of a resumed run."""
         self.config = config
         self.resume = resume
         self.rows: list[EpochRow] = []
@@ -76,15 +78,17 @@ class RunFolder:
         """Make the work folder, or read its state; returns the first epoch to run (0-based)."""
         self._split_text = write_split(split)
         first = self._prepare(learner)
-        if self.config.tensorboard:
+        if self.config.tensorboard and self.leads:
             self._events = EventLog(self._work, first)
         return first
 
     def _prepare(self, learner: Learner) -> int:
         if self.resume and (self._work / STATE).is_file():
             for leftover in self._work.glob(".*.tmp"):  # of a write that was killed
-                leftover.unlink()
+                leftover.unlink(missing_ok=True)
             return self._read_state(learner)
+        if not self.leads:
+            return 0
         if self._work.exists():
             if self.resume:
                 log.warning("the run was interrupted before its first checkpoint: starting anew")
@@ -100,6 +104,8 @@ class RunFolder:
     def epoch_done(self, learner: Learner, row: EpochRow) -> None:
         """Add the row to the log; write the state when `checkpoint_s` have passed."""
         self.rows.append(row)
+        if not self.leads:
+            return
         write_atomically(self._work / LOG, log_text(self.rows).encode())
         if self._events is not None:
             self._events.add(row)
@@ -109,6 +115,8 @@ class RunFolder:
 
     def finish(self, network: Network, teacher: TeacherOrigin, figures: dict[str, Any]) -> None:
         """Write the finished files, then give the folder its name."""
+        if not self.leads:
+            return
         weights, split = weights_bytes(network), self._split_text.encode()
         roles = [line.rpartition(",")[2] for line in self._split_text.splitlines()[1:]]
         origin = RunOrigin(

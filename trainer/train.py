@@ -18,6 +18,7 @@ from torch import nn
 from .checkpoint import Run, load_run
 from .config import TrainConfig, load_config, parse_image_size, parse_seeds
 from .datasets import find_dataset
+from .distributed import Team, team
 from .inputs import ImageStore, Lessons
 from .learner import Learner
 from .losses import cosine_loss
@@ -81,6 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(sweep_table(sweep(config, categories, parse_seeds(arguments.seeds, config.seed))))
         return 0
     result = train(config, resume=arguments.resume)
+    if os.environ.get("RANK", "0") != "0":
+        return 0  # under torchrun the first process speaks for all
     origin = result.origin
     print(
         f"{result.folder}: {result.spec.backbone}, preset {origin.preset}, {origin.epochs} epochs"
@@ -95,7 +98,15 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
 
     Raises ConfigError and DataError before anything is written, EngineError when it diverges.
     """
-    folder = RunFolder(Path(config.out), config, resume)
+    device = choose_device(config.device)
+    with team(device, config.batch) as mates:
+        folder = RunFolder(Path(config.out), config, resume, leads=mates.leads)
+        _train(config, folder, device, mates)
+    return load_run(folder.target)
+
+
+def _train(config: TrainConfig, folder: RunFolder, device: torch.device, mates: Team) -> None:
+    """The whole story, in chapters; `train` above is its frame."""
     started = time.monotonic()
 
     # Images: all are read and checked before anything is written.
@@ -109,7 +120,6 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
     held_out_images = ImageStore([s.path for s in held_out], input_spec, config.image_cache_gib)
 
     # Network: seeded initialisation, frozen teacher.
-    device = choose_device(config.device)
     make_deterministic(config.deterministic)
     torch.manual_seed(config.seed)
     network = Network(config.network_spec())
@@ -132,6 +142,7 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
         clip_norm=config.clip_norm,
         ema_decay=config.ema_decay,
         half_precision=config.precision == "bf16",
+        team_size=mates.size,
     )
 
     # Lessons: the teacher looks at every image once when its features fit into memory.
@@ -154,17 +165,18 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
     per_epoch = steps_per_epoch(len(fit), config.batch)
     total, warmup = config.epochs * per_epoch, round(config.warmup_epochs * per_epoch)
     first = folder.begin(learner, split)
-    progress = Progress(config.epochs, per_epoch, first)
+    progress = Progress(config.epochs, per_epoch, first, quiet=not mates.leads)
     for epoch in range(first, config.epochs):
         epoch_started = time.monotonic()
         figures = []
         rate = 0.0
         for step in range(epoch * per_epoch, (epoch + 1) * per_epoch):
             rate = learning_rate(step, total, warmup, config.learning_rate, config.final_rate_share)
-            indices = batch_indices(step, len(fit), config.batch, config.seed)
+            indices = mates.share(batch_indices(step, len(fit), config.batch, config.seed))
             x = None
             if config.nuisance.active:
-                x = lessons.disturbed(indices, config.nuisance, config.seed, step)
+                place = mates.rank * len(indices)
+                x = lessons.disturbed(indices, config.nuisance, [config.seed, step], place)
             elif learner.head is not None or not lessons.cached:
                 x = lessons.inputs(indices)
             figure = learner.step(step, lessons.taught(indices, x), x, rate)
@@ -198,14 +210,15 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
             "torch": torch.__version__,
         },
     )
-    return load_run(folder.target)
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" is the GPU where torch sees one."""
+    """The device named, or for "auto" this process's GPU where torch sees one."""
     if name != "auto":
         return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
 
 
 def make_deterministic(wanted: bool) -> None:
