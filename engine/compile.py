@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..errors import ConfigError, EngineError
 from .atomic import write_atomically
-from .backends.base import open_engine
+from .backends.base import BACKEND_CHOICES, open_engine
 from .backends.onnxruntime_cpu import MODEL, machine_threads, open_session
 from .check_set import MEMBER as CHECK_MEMBER
 from .check_set import CheckPictures, check_set_bytes, choose_pictures, read_check_set
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="plan file to write")
     parser.add_argument(
         "--backend",
-        choices=("auto", "tensorrt", "onnxruntime"),
+        choices=BACKEND_CHOICES,
         default="auto",
         help="where the plan runs; auto takes tensorrt when this machine can, and says so",
     )
@@ -122,16 +122,12 @@ def compile_plan(settings: CompileSettings) -> tuple[Plan, Examination]:
     inspector = _inspector(trained, spec)
     maps, scores = _reference(inspector, pictures.network_input(spec))
 
-    if backend == "tensorrt":
-        raise EngineError("compiling for tensorrt is not part of this version")
-    exported = export_model(inspector, settings.batch, "map", settings.exporter)
-    members = {MODEL: exported.bytes(), CHECK_MEMBER: check_set_bytes(pictures, maps, scores)}
-    draft = _manifest(settings, trained, spec, exported)
-    extra = (
-        _head_agrees(inspector, pictures, spec, maps),
-        _nan_weight_scores_infinity(exported, pictures.network_input(spec)),
-    )
-    examination = _examine_draft(draft, members, settings.out, extra)
+    inputs = pictures.network_input(spec)
+    content = _content(settings, backend, inspector, inputs)
+    members = content.members | {CHECK_MEMBER: check_set_bytes(pictures, maps, scores)}
+    draft = _manifest(settings, trained, spec, backend, content)
+    extra = (_head_agrees(inspector, pictures, spec, maps), *content.controls)
+    examination = _examine_draft(draft, members, settings.out, content, extra)
     if examination.failed:
         print(table_text(examination.findings))
         failed = ", ".join(finding.name for finding in examination.failed)
@@ -142,8 +138,50 @@ def compile_plan(settings: CompileSettings) -> tuple[Plan, Examination]:
     return _write(settings.out, draft, members, examination), examination
 
 
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What the chosen backend puts into the plan, and the tolerances it is held to."""
+
+    members: dict[str, bytes]
+    tensors: tuple[TensorInfo, ...]
+    build: dict[str, str]
+    map_tolerance: float
+    score_tolerance: float
+    controls: tuple[Finding, ...]
+
+
+def _content(
+    settings: CompileSettings, backend: Backend, inspector: Inspector, inputs: NDArray[np.float32]
+) -> _Content:
+    exported = export_model(inspector, settings.batch, "map", settings.exporter)
+    if backend != "onnxruntime":
+        from .gpu_plan import build_gpu_content
+
+        features = export_model(inspector, settings.batch, "features", settings.exporter)
+        gpu = build_gpu_content(features, exported, inputs, backend)
+        return _Content(
+            gpu.members, gpu.tensors, gpu.build, gpu.map_tolerance, gpu.score_tolerance, ()
+        )
+    return _Content(
+        members={MODEL: exported.bytes()},
+        tensors=_cpu_tensors(settings.batch, inputs.shape[2], inputs.shape[3]),
+        build={
+            "onnxruntime": package_version("onnxruntime") or "unknown",
+            "multiply_adds": str(multiply_adds(exported.model)),
+            "threads": str(machine_threads()),
+        },
+        map_tolerance=FP32_TOLERANCE,
+        score_tolerance=FP32_TOLERANCE,
+        controls=(_nan_weight_scores_infinity(exported, inputs),),
+    )
+
+
 def _examine_draft(
-    draft: Manifest, members: dict[str, bytes], out: Path, extra: tuple[Finding, ...]
+    draft: Manifest,
+    members: dict[str, bytes],
+    out: Path,
+    content: _Content,
+    extra: tuple[Finding, ...],
 ) -> Examination:
     """Seal the draft, open those bytes and examine them through the product path."""
     data = plan_bytes(draft, members)
@@ -152,9 +190,9 @@ def _examine_draft(
         reference=REFERENCE,
         n_images=0,
         map_max_abs=0.0,
-        map_tolerance=FP32_TOLERANCE,
+        map_tolerance=content.map_tolerance,
         score_max_abs=0.0,
-        score_tolerance=FP32_TOLERANCE,
+        score_tolerance=content.score_tolerance,
     )
     with open_engine(plan) as engine:
         found = examine(plan, data, engine, read_check_set(plan), wanted)
@@ -285,13 +323,23 @@ def _nan_weight_scores_infinity(exported: ExportedModel, inputs: NDArray[np.floa
     )
 
 
+def _cpu_tensors(batch: int, height: int, width: int) -> tuple[TensorInfo, ...]:
+    shapes = {INPUT: (batch, 3, height, width), "map": (batch, height, width), "score": (batch,)}
+    return tuple(
+        TensorInfo(
+            name=name,
+            direction="output" if name in OUTPUTS["map"] else "input",
+            dtype="float32",
+            shape=shape,
+        )
+        for name, shape in shapes.items()
+    )
+
+
 def _manifest(
-    settings: CompileSettings, trained: Run, spec: InputSpec, exported: ExportedModel
+    settings: CompileSettings, trained: Run, spec: InputSpec, backend: Backend, content: _Content
 ) -> Manifest:
-    size = (spec.height, spec.width)
-    shapes = {INPUT: (settings.batch, 3, *size), "map": (settings.batch, *size)}
-    shapes["score"] = (settings.batch,)
-    packages = ("onnxruntime", "onnx", "numpy", "pillow")
+    packages = ("torch", "onnx", "numpy", "pillow")
     return Manifest(
         name=settings.name or settings.out.stem,
         created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -300,27 +348,17 @@ def _manifest(
         teacher=trained.teacher,
         input=spec,
         score=trained.score,
-        backend="onnxruntime",
-        precision="fp32",
+        backend=backend,
+        precision="fp32" if backend == "onnxruntime" else "fp16",
         batch=settings.batch,
-        tensors=tuple(
-            TensorInfo(
-                name=name,
-                direction="output" if name in OUTPUTS["map"] else "input",
-                dtype="float32",
-                shape=shape,
-            )
-            for name, shape in shapes.items()
-        ),
+        tensors=content.tensors,
         build={
-            "exporter": exported.exporter,
+            "exporter": settings.exporter,
             "opset": str(OPSET),
-            "torch": exported.torch_version,
-            "multiply_adds": str(multiply_adds(exported.model)),
             **{name: package_version(name) or "unknown" for name in packages},
             "python": platform.python_version(),
             "machine": platform.machine(),
-            "threads": str(machine_threads()),
+            **content.build,
         },
         run=trained.origin,
         proof=_NO_PROOF,

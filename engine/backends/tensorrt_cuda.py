@@ -101,6 +101,25 @@ class TensorrtNetwork:
             self.__dict__.pop(name, None)
 
 
+def engine_tensors(engine: bytes) -> tuple[TensorInfo, ...]:
+    """The I/O table of a freshly built engine, for the manifest. Needs the GPU it was built for."""
+    import tensorrt as trt
+
+    words = new_words()
+    log = trt_logger(words)
+    gpu = Gpu()
+    with ExitStack() as undo:
+        undo.callback(gpu.close)
+        with gpu.current():
+            runtime = trt.Runtime(log)
+            loaded = runtime.deserialize_cuda_engine(engine)
+            if loaded is None:
+                raise words.failure("refuses the engine it has just built")
+            table = read_tensors(loaded)
+            del loaded, runtime  # before the context goes
+    return table
+
+
 def read_tensors(engine: trt.ICudaEngine) -> tuple[TensorInfo, ...]:
     """The I/O table as the built engine has it, not as it was asked for."""
     import tensorrt as trt
