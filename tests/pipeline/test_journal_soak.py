@@ -68,16 +68,16 @@ def test_a_million_events_are_journalled_and_replayed(tmp_path: Path) -> None:
 
     snapshot = Snapshot("edge07", "a" * 16, EVENTS, "RUNNING", fields.CountFields(), ())
     server = ReplayServer("tcp://127.0.0.1:0", journal, lambda: snapshot)
-    server.open()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    server.open(context)
     client = ReplayClient(server.endpoint, context)
     begun, expected = time.perf_counter(), 1
     for message in client.events(1, EVENTS):
         assert message.header.seq == expected
         expected += 1
     replayed_s = time.perf_counter() - begun
-    context.destroy(linger=0)
     server.close()
+    context.destroy(linger=0)
     assert journal.close(60.0)
     assert expected == EVENTS + 1
     print(
