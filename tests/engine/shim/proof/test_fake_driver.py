@@ -6,8 +6,6 @@ Needs pycuda (tests/engine/shim/proof/install.py builds it without a GPU): run b
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -23,12 +21,9 @@ SCENARIOS = re.findall(r"^def scenario_(\w+)", PROGRAM.read_text(), re.MULTILINE
 
 
 @pytest.fixture(scope="session")
-def fake_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fake_driver(proof_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with libcuda.so.1: fake_cuda.c and a refusal for whatever else pycuda links."""
-    spec = importlib.util.find_spec("pycuda")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.fail("pycuda is not installed: run tests/engine/shim/proof/install.py first")
-    extension = next(Path(spec.submodule_search_locations[0]).glob("_driver*.so"))
+    extension = next((proof_folder / "site" / "pycuda").glob("_driver*.so"))
     wanted = symbols(extension, "--undefined-only")
     folder = tmp_path_factory.mktemp("driver")
     partial, library = folder / "partial.so", folder / "libcuda.so.1"
@@ -53,8 +48,8 @@ def compile_c(sources: list[Path], library: Path) -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_on_the_fake_driver(fake_driver, scenario):
-    environment = os.environ | {"LD_LIBRARY_PATH": str(fake_driver)}
+def test_on_the_fake_driver(fake_driver, proof_environment, scenario):
+    environment = proof_environment | {"LD_LIBRARY_PATH": str(fake_driver)}
     done = subprocess.run(
         [sys.executable, PROGRAM, scenario],
         env=environment, capture_output=True, text=True, timeout=100, check=False,
