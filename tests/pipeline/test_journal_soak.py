@@ -71,11 +71,11 @@ def test_a_million_events_are_journalled_and_replayed(tmp_path: Path) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     server.open(context)
     client = ReplayClient(server.endpoint, context)
-    begun, expected = time.perf_counter(), 1
+    begun, begun_cpu, expected = time.perf_counter(), time.process_time(), 1
     for message in client.events(1, EVENTS):
         assert message.header.seq == expected
         expected += 1
-    replayed_s = time.perf_counter() - begun
+    replayed_s, replayed_cpu_s = time.perf_counter() - begun, time.process_time() - begun_cpu
     server.close()
     context.destroy(linger=0)
     assert journal.close(60.0)
@@ -83,6 +83,8 @@ def test_a_million_events_are_journalled_and_replayed(tmp_path: Path) -> None:
     print(
         f"\njournal: {EVENTS} events in {stored_s:.0f} s ({EVENTS / stored_s:.0f}/s, encoding "
         f"included), {size / EVENTS:.0f} bytes each; append mean {append_s / EVENTS * 1e6:.1f} us, "
-        f"slowest {slowest_s * 1e3:.1f} ms; replay {EVENTS / replayed_s:.0f}/s, decoding included"
+        f"slowest {slowest_s * 1e3:.1f} ms; replay {EVENTS / replayed_s:.0f}/s, "
+        f"{EVENTS / replayed_cpu_s:.0f} per CPU second (server, client and decoding)"
     )
-    assert EVENTS / replayed_s >= 20_000 * 0.5, "far below what was measured on two cores"
+    # Per CPU second: a machine that is busy with other things must not decide this.
+    assert EVENTS / replayed_cpu_s >= 20_000

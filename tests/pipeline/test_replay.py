@@ -204,6 +204,15 @@ def test_random_requests_and_replies_raise_only_decode_errors(parts: list[bytes]
         raise AssertionError("random bytes were understood")
 
 
+def test_a_page_cut_short_anywhere_is_refused() -> None:
+    request = Request(id=1, op="get", first=1, last=3)
+    head, page = serve(request, {1, 2, 3}, 1, 3)
+    assert len(decode_reply([head, page])[1]) == 3
+    for length in range(len(page)):
+        with pytest.raises(DecodeError):
+            decode_reply([head, page[:length]])
+
+
 def test_requests_round_trip_and_empty_ranges_are_refused() -> None:
     request = Request(id=7, op="get", first=3, last=9)
     assert decode_request([encode_request(request)]) == request
