@@ -39,7 +39,8 @@ from .capture.video_file import VideoFileSource
 from .clock import SYSTEM_CLOCK, Clock
 from .health import Quantiles
 from .judge import warm_up
-from .line import LineSettings, LineSummary, run_line
+from .line import run_line
+from .line_records import LineSettings, LineSummary
 from .publish import Publisher, PublishSettings
 
 _DISTINCT_FRAMES = 16

@@ -15,19 +15,18 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from ..engine.backends.base import Engine
 from ..engine.spec import Threshold
-from ..errors import NetworkError
+from ..errors import EngineError, NetworkError
 from . import wire_messages as wire
-from .admission import Admission, Mode, Ticket
+from .admission import Admission, Ticket
 from .capture.camera import Camera, CameraSettings
 from .clock import SYSTEM_CLOCK, Clock
-from .decide import OnLate, apply_deadline
-from .health import Balance, Quantiles, StageLatencies, health_fields
+from .decide import apply_deadline
+from .health import StageLatencies, health_fields
 from .judge import Judged, judge, not_judged, result_of, warm_up
+from .line_records import LineSettings, LineSummary
 from .outlet import Alarm, Finish, Outlet, State
 from .records import Result
 
@@ -41,36 +40,6 @@ ENGINE_FAILED_AFTER = 3
 """Consecutive parts without an inference before the alarm "engine_failed"."""
 
 
-@dataclass(frozen=True, slots=True)
-class LineSettings:
-    """What the operator chose. Times in seconds; `deadline_ms` from capture to the socket."""
-
-    mode: Mode = "every"
-    depth: int = 2
-    part_limit: int | None = None
-    deadline_ms: float | None = None
-    on_late: OnLate = "err"
-    wait_subscribers: int = 0
-    wait_timeout_s: float = 30.0
-    heartbeat_s: float = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class LineSummary:
-    """What happened, once it is over."""
-
-    verdicts: dict[str, int]
-    balance: Balance
-    latency: dict[str, Quantiles]
-    seconds: float
-    """From the first capture being allowed to the last result."""
-    ended_by: Literal["end of stream", "part limit", "stop"]
-
-    @property
-    def parts(self) -> int:
-        return self.balance.results
-
-
 def run_line(
     cameras: Sequence[CameraSettings],
     open_engine: Callable[[], Engine],
@@ -79,14 +48,16 @@ def run_line(
     settings: LineSettings,
     stop: threading.Event,
     on_ready: Callable[[Engine], None] = lambda engine: None,
+    on_alive: Callable[[], object] = lambda: None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> LineSummary:
     """Run until every source has ended, the part limit is reached, or `stop` is set.
 
+    `on_alive` is called about once a second while all stages make progress (for a watchdog).
     Raises CameraError, EngineError or NetworkError when the line cannot start, or when a thread
     fails later on; parts admitted until then have their results.
     """
-    line = _Line(cameras, open_engine, threshold, outlet, settings, clock)
+    line = _Line(cameras, open_engine, threshold, outlet, settings, on_alive, clock)
     try:
         line.start(stop)
         if line.ready(stop):
@@ -109,9 +80,10 @@ class _Line:
         threshold: Threshold,
         outlet: Outlet,
         settings: LineSettings,
+        on_alive: Callable[[], object],
         clock: Clock,
     ) -> None:
-        self._settings, self._clock = settings, clock
+        self._settings, self._on_alive, self._clock = settings, on_alive, clock
         self._open_engine, self._threshold, self._outlet = open_engine, threshold, outlet
         self._admission = Admission(
             settings.mode, settings.depth, part_limit=settings.part_limit, clock=clock
@@ -144,6 +116,8 @@ class _Line:
         self._latencies = StageLatencies()
         self._verdicts = {"ok": 0, "ng": 0, "review": 0, "err": 0}
         self._drain_until_ns: int | None = None
+        self._inferring_since_ns: int | None = None
+        self._published_turn_ns = self._alive_ns = clock.mono_ns()
         self._started_ns = self._capture_began_ns = self._last_result_ns = clock.mono_ns()
 
     # ---- the caller's thread ---------------------------------------------------------------
@@ -251,12 +225,25 @@ class _Line:
         while not condition():
             if self._ending(stop) or self._clock.mono_ns() > deadline_ns:
                 return condition()
-            for camera in self._cameras:
-                camera.replace_if_hung()
+            self._supervise()
             # A signal handler can only set `stop`, so it is looked at now and then.
             self._changed.wait(0.05)
             self._changed.clear()
         return True
+
+    def _supervise(self) -> None:
+        """Hung cameras are replaced; a hung device cannot be, so it ends the line."""
+        for camera in self._cameras:
+            camera.replace_if_hung()
+        now_ns, since_ns = self._clock.mono_ns(), self._inferring_since_ns
+        if since_ns is not None and now_ns - since_ns > self._settings.engine_limit_s * 1e9:
+            self._failure = self._failure or EngineError(
+                f"the engine has not returned for {self._settings.engine_limit_s:g} s",
+                "start the program again; if it happens again, check the device's driver and log",
+            )
+        elif now_ns - self._alive_ns > 1e9 and now_ns - self._published_turn_ns < 3e9:
+            self._alive_ns = now_ns
+            self._on_alive()
 
     def _guarded(self, loop: Callable[[], None]) -> None:
         try:
@@ -276,8 +263,10 @@ class _Line:
             while (tickets := self._admission.take(engine.manifest.batch, _IDLE_S)) is not None:
                 fresh = [ticket for ticket in tickets if not self._given_up(ticket)]
                 if fresh:
+                    self._inferring_since_ns = self._clock.mono_ns()
                     for judged in judge(engine, self._threshold, fresh, self._clock):
                         self._outbox.put(judged)
+                    self._inferring_since_ns = None
 
     def _given_up(self, ticket: Ticket) -> bool:
         """Whether a part cannot matter any more; found out before it costs an inference."""
@@ -313,6 +302,7 @@ class _Line:
                 elif isinstance(item, Alarm):
                     outlet.send_alarm(item.name, item.active, item.text, item.camera)
                 outlet.heartbeat_if_due(self._health)
+                self._published_turn_ns = self._clock.mono_ns()
                 if not self._subscribed.is_set():
                     self._look_for_subscribers()
             for ticket in self._admission.unsettled():

@@ -25,7 +25,7 @@ from .capture.camera import FROZEN_AFTER, HANG_LIMIT_S, CameraSettings
 from .capture.uri import is_live, open_source, parse_uri, redacted
 from .decide import OnLate
 from .journal import JournalSettings
-from .line import LineSettings
+from .line_records import LineSettings
 from .publish import PublishSettings
 
 NON_NEGATIVE = Meta(ge=0)

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -22,7 +23,8 @@ from ..engine.plan import Plan, load_plan
 from ..engine.spec import Threshold
 from ..errors import ConfigError, EngineError
 from . import wire_messages as wire
-from .line import LineSummary, run_line
+from .line import run_line
+from .line_records import LineSummary
 from .publish import Publisher
 from .readiness import plan_threshold, teacher_warning
 from .station import (
@@ -112,6 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
             settings,
             stop.event,
             on_ready=lambda engine: _announce(arguments, plan, threshold, engine, publisher),
+            on_alive=partial(notify_systemd, "WATCHDOG=1"),
         )
     _print_summary(summary, arguments.json)
     return EXIT_INTERRUPTED if stop.signal == signal.SIGINT else 0

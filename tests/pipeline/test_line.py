@@ -17,7 +17,8 @@ from skrd4ad.engine.plan import load_plan
 from skrd4ad.engine.spec import Manifest
 from skrd4ad.errors import CameraError, EngineError, NetworkError
 from skrd4ad.pipeline.capture.camera import CameraSettings
-from skrd4ad.pipeline.line import STOP_LIMIT_S, LineSettings, LineSummary, run_line
+from skrd4ad.pipeline.line import STOP_LIMIT_S, run_line
+from skrd4ad.pipeline.line_records import LineSettings, LineSummary
 from skrd4ad.pipeline.records import Verdict
 
 
@@ -34,6 +35,7 @@ class Bench:
     manifest: Manifest
     stop: threading.Event = field(default_factory=threading.Event)
     ready: list[str] = field(default_factory=list)
+    alive: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.outlet = self.parts.RecordingOutlet()
@@ -54,6 +56,7 @@ class Bench:
             LineSettings(**settings),
             self.stop,
             on_ready=lambda engine: self.ready.append(engine.description),
+            on_alive=lambda: self.alive.append(time.monotonic()),
         )
 
     def numbers(self, camera: str = "cam") -> list[int]:
@@ -321,6 +324,33 @@ def test_a_hanging_engine_cannot_hold_up_the_stop(bench: Bench, parts: ModuleTyp
     assert all(result.verdict is Verdict.ERR for result in stopped)
     assert bench.numbers() == list(range(1, summary.balance.admitted + 1))
     assert bench.outlet.states[-1] == "BYE"
+
+
+def test_a_hung_engine_is_found_and_ends_the_line(bench: Bench, parts: ModuleType) -> None:
+    release = threading.Event()
+
+    def hang(batch: np.ndarray) -> None:
+        if len(bench.engine.batches) >= 5:
+            release.wait(60)
+
+    bench.manifest = msgspec.structs.replace(bench.manifest, batch=1)
+    source = parts.ScriptedSource(shots(parts, [0] * 50))
+    with pytest.raises(EngineError, match=r"has not returned for 1.5 s"):
+        bench.run({"cam": source}, hang, engine_limit_s=1.5)
+    release.set()
+    verdicts = [result.verdict for result in bench.outlet.results]
+    assert verdicts[:2] == [Verdict.OK, Verdict.OK]
+    assert set(verdicts[2:]) == {Verdict.ERR}
+    assert bench.numbers() == list(range(1, len(verdicts) + 1))
+    assert bench.outlet.states[-1] == "BYE"
+    # The watchdog is fed only while every stage makes progress.
+    assert len(bench.alive) <= 2
+
+
+def test_the_watchdog_is_fed_while_parts_flow(bench: Bench, parts: ModuleType) -> None:
+    script = [step for shot in shots(parts, [0] * 130) for step in (shot, None)]
+    bench.run({"cam": parts.ScriptedSource(script)})
+    assert bench.alive
 
 
 def test_what_cannot_start_raises_and_closes_what_was_open(bench: Bench, parts: ModuleType) -> None:
