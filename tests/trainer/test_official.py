@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skrd4ad.engine.spec import NetworkSpec
 from skrd4ad.errors import ConfigError
+from skrd4ad.trainer.config import load_config
 from skrd4ad.trainer.network import Network
 from skrd4ad.trainer.official import load_official
+from skrd4ad.trainer.train import train
 from torch import nn
 from torch.nn import functional
 
@@ -85,6 +90,14 @@ class ReleasedDecoder(nn.Module):
         return [d1, d2, d3]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def released() -> tuple[ReleasedBottleneck, ReleasedDecoder]:
     torch.manual_seed(3)
@@ -150,3 +163,33 @@ def test_foreign_checkpoints_are_refused(
     torch.save({"bn": bn | {"extra.weight": torch.zeros(1)}, "decoder": decoder}, path)
     with pytest.raises(ConfigError, match="lacks: 'extra"):
         load_official(Network(NetworkSpec()), path)
+
+
+def test_a_released_checkpoint_becomes_a_run_without_training(
+    tmp_path: Path, released: tuple[ReleasedBottleneck, ReleasedDecoder]
+) -> None:
+    (tmp_path / "good").mkdir()
+    generator = np.random.default_rng(0)
+    for index in range(4):
+        pixels = generator.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "good" / f"{index}.png")
+    bn, decoder = (m.state_dict() for m in released)
+    torch.save({"bn": bn, "decoder": decoder}, tmp_path / "released.pth")
+    values = {
+        "data": str(tmp_path / "good"),
+        "out": str(tmp_path / "run"),
+        "backbone_weights": "random",
+        "initial_checkpoint": str(tmp_path / "released.pth"),
+        "image_size": 64,
+        "epochs": 0,
+        "tensorboard": False,
+    }
+    run = train(load_config(None, values))
+    with torch.no_grad():
+        features = run.network(torch.randn(1, 3, 64, 64))
+        e = features.teacher
+        expected = released[1](released[0](e), e, True)
+    for ours, theirs in zip(features.student, expected, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    with pytest.raises(ConfigError, match="epochs is 0"):
+        load_config(None, values | {"initial_checkpoint": None, "epochs": 0})
