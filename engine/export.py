@@ -11,10 +11,14 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import onnx
-import onnx.version_converter
-
 from ..errors import EngineError, MissingExtra
+
+try:
+    import onnx
+    import onnx.version_converter
+except ImportError as missing:  # the verb's module is imported before its options are read
+    raise MissingExtra("onnx", "train", "exporting a network") from missing
+
 from .onnx_graph import plain_graph
 
 if TYPE_CHECKING:

@@ -73,3 +73,19 @@ def test_without_a_gpu_the_build_is_refused_before_any_work() -> None:
             build_gpu_content(model, model, inputs, "tensorrt")
     else:
         pytest.skip("this machine has a GPU; the refusal is for machines without")
+
+
+def test_compile_without_onnx_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The edge installation has no onnx: the verb must say so, not fall over."""
+    import sys
+
+    from skrd4ad import cli
+
+    for name in ("onnx", "skrd4ad.engine.export", "skrd4ad.engine.compile"):
+        monkeypatch.setitem(sys.modules, name, None)
+        if name != "onnx":
+            monkeypatch.delitem(sys.modules, name)
+    assert cli.main(["compile", "--run", "r", "--out", "p"]) == 2
+    assert "pip install 'skrd4ad[train]'" in capsys.readouterr().err
