@@ -6,6 +6,7 @@ bytes only, so a subscription must end in "/" or `cam1` also receives `cam10`.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Literal, NamedTuple
 
@@ -52,6 +53,7 @@ def is_name(text: str) -> bool:
     return NAME.fullmatch(text) is not None
 
 
+@functools.lru_cache(maxsize=256)
 def parse_topic(raw: bytes) -> Topic | None:
     """A topic taken apart, or None when it is not one of ours."""
     try:

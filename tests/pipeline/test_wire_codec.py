@@ -277,6 +277,14 @@ def test_another_major_version_is_refused_as_such() -> None:
         wire.decode([topic, header.replace(b'"v":"1.0"', b'"v":"2.0"'), record])
 
 
+def test_a_version_that_changes_within_the_header_is_refused() -> None:
+    topic, header, record = messages()["res_ng"]
+    with pytest.raises(wire.VersionError):
+        wire.decode([topic, header[:-1] + b',"v":"2.0"}', record])
+    with pytest.raises(DecodeError):
+        wire.decode([topic, header.replace(b'"kind":"res",', b""), record])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_message_cut_short_anywhere_is_refused(name: str) -> None:
     parts = messages()[name]
