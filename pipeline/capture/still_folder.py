@@ -26,7 +26,7 @@ def find_images(root: Path) -> list[Path]:
     if root.is_file():
         return [root]
     if not root.is_dir():
-        raise CameraError(f"the folder {root} does not exist", "check the path after dir:")
+        raise CameraError(f"{root} does not exist", "check the path")
     found = sorted(
         path
         for path in root.rglob("*")
