@@ -189,7 +189,8 @@ def _ours(group: Group | None) -> str:
     if not any(figures):
         return NOT_MEASURED
     cells = " / ".join(spread_text(f) if f else NOT_MEASURED for f in figures)
-    return f"{cells} ({group.kind.backbone}, {len(group.seeds)} {'seed' if len(group.seeds) == 1 else 'seeds'})"
+    seeds = "1 seed" if len(group.seeds) == 1 else f"{len(group.seeds)} seeds"
+    return f"{cells} ({group.kind.backbone}, {seeds})"
 
 
 def _average(groups: Sequence[Group | None]) -> str:
