@@ -15,11 +15,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from . import __version__
-from .errors import SkrdError
+from .errors import MissingExtra, SkrdError
 
 EXIT_INTERRUPTED = 130
 EXIT_CODES = """exit codes: 0 fine, 2 usage or configuration, 3 camera, 4 plan or engine,
 5 calibration, 6 network or security, 130 interrupted"""
+
+
+EXTRA_OF = {
+    **dict.fromkeys(("torch", "torchvision", "onnx", "onnxscript", "safetensors"), "train"),
+    **dict.fromkeys(("sklearn", "scipy", "matplotlib", "tensorboard", "tqdm"), "train"),
+    **dict.fromkeys(("tensorrt", "pycuda"), "tensorrt"),
+}
+"""Optional packages and the extra that brings each."""
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -96,10 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return int(code)
     except SkrdError as error:
-        print(f"error: {error.sentence}", file=sys.stderr)
-        if error.hint:
-            print(f"try:   {error.hint}", file=sys.stderr)
-        return error.exit_code
+        return _say(error)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRA_OF:
+            raise
+        return _say(MissingExtra(package, EXTRA_OF[package], f"skrd4ad {verb.name}"))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -108,6 +118,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # interpreter's own flush at exit does not raise a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _say(error: SkrdError) -> int:
+    print(f"error: {error.sentence}", file=sys.stderr)
+    if error.hint:
+        print(f"try:   {error.hint}", file=sys.stderr)
+    return error.exit_code
 
 
 def main_stream() -> int:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-
 from skrd4ad import __version__
 from skrd4ad.cli import VERBS, main
 
@@ -45,3 +44,18 @@ def test_an_unknown_verb_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
         main(["strem"])
     assert stop.value.code == 2
     assert "strem" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_named() -> None:
+    """An interpreter that cannot see torch, as on an edge box without the train extra."""
+    program = (
+        "import sys; sys.modules['torch'] = None; from skrd4ad.cli import main;"
+        "sys.exit(main(['train', '--help']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2, done.stderr
+    assert "needs the package 'torch'" in done.stderr
+    assert "skrd4ad[train]" in done.stderr
+    assert "Traceback" not in done.stderr
