@@ -77,8 +77,11 @@ def readable(stub: str) -> str:
     lines = []
     for line in stub.splitlines():
         method = re.match(r"(\s*)def (\w+)\(", line)
-        if method and (re.search(r"\b(in|lambda|from|is): ", line) or "<" in line):
-            line = f"{method[1]}def {method[2]}(self, *args: typing.Any, **kwargs: typing.Any): ..."
+        broken = re.search(r"\b(in|lambda|from|is): ", line) or "<" in line
+        if method and (broken or method[2] == "add_scale_nd"):
+            body = " ..." if line.rstrip().endswith("...") else ""  # else a docstring follows
+            anything = "self, *args: typing.Any, **kwargs: typing.Any"
+            line = f"{method[1]}def {method[2]}({anything}) -> typing.Any:{body}"
         lines.append(line)
     text = "\n".join(lines)
     # IHostMemory has the buffer protocol, and bytes() of it is how an engine is read.
