@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check lint soak clean
+.PHONY: help demo test check lint soak gpu engine-proof clean
 
 help:
 	@echo 'make demo    render parts, train, compile, calibrate, stream, listen; results in demo/'
 	@echo 'make test    the whole test suite'
 	@echo 'make check   lint, types and the test suite'
 	@echo 'make soak    the longer proofs (minutes to an hour)'
+	@echo 'make gpu     the proofs that need an NVIDIA GPU (fails where there is none)'
+	@echo 'make engine-proof   TensorRT bindings, RTX builder and pycuda without a GPU (downloads much)'
 	@echo 'make clean   remove .venv, demo/ and caches'
 
 $(READY): pyproject.toml
@@ -41,5 +43,13 @@ check: lint test
 soak: $(READY)
 	@$(BIN)/python -m pytest -q -m soak --timeout=7200 -s
 
+gpu: $(READY)
+	@$(BIN)/python -c 'import torch, sys; sys.exit(0 if torch.cuda.is_available() else "error: no NVIDIA GPU")'
+	@$(BIN)/python -m pytest -q -m gpu tests/gpu
+
+engine-proof: $(READY)
+	@$(BIN)/python tests/engine/shim/proof/install.py .proof
+	@SKRD4AD_PROOF=.proof $(BIN)/python -m pytest -q -m engine_proof --timeout=600 tests/engine/shim/proof
+
 clean:
-	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .proof demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
