@@ -76,7 +76,8 @@ class ScoreContract(Record, frozen=True, kw_only=True):
     """How teacher and student features become a map and a score. An unknown contract is refused.
 
     map = sum over levels of R_l A_l R_l^T with A_l = 1 - cosine per pixel (two zero vectors: 0,
-    one: 1) and R_l = Gaussian(sigma_px, radius_px, half-sample symmetric) x bilinear(align_corners=True).
+    one: 1) and R_l = Gaussian(sigma_px, radius_px, half-sample symmetric) x
+    bilinear(align_corners=True).
     score = max of the map, or the mean of its `top_fraction` largest pixels. NaN scores +inf.
     """
 
