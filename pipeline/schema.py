@@ -5,6 +5,7 @@ A test compares the files with the types, so neither can change alone.
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -34,6 +35,8 @@ def _schema(kind: str, header: type[fields.Header]) -> bytes:
         [header], ref_template="#/$defs/{name}"
     )
     for component in components.values():
+        # Python 3.13 removes a docstring's indentation when it compiles; earlier ones do not.
+        component["description"] = inspect.cleandoc(component["description"])
         if "kind" in component["properties"]:
             # It has a default for our own encoder; a message without it is refused.
             component["required"] = sorted({*component["required"], "kind"})
