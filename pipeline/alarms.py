@@ -29,6 +29,7 @@ ALARMS = (
     Alarm(4002, "journal_set_aside", "warning", "a damaged journal was renamed; a new one began"),
     Alarm(4003, "journal_behind", "warning", "the disk is too slow; events left the journal queue"),
     Alarm(5001, "peer_refused", "warning", "a client without a known key tried to connect"),
+    Alarm(6001, "tap_failed", "error", "archive, gate, metrics or monitor failed; verdicts go on"),
 )
 ALARM_BY_NAME = {alarm.name: alarm for alarm in ALARMS}
 ALARM_BY_CODE = {alarm.code: alarm for alarm in ALARMS}

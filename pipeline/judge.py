@@ -118,6 +118,7 @@ def result_of(judged: Judged, decision: Decision, now_ns: int) -> Result:
         simulated=frame.simulated,
         detail=decision.detail or frame.detail,
         truth=frame.truth,
+        pixels=frame.pixels,
         anomaly_map=judged.anomaly_map if decision.evaluated else None,
         map_to_image=judged.map_to_image if decision.evaluated else None,
     )

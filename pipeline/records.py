@@ -122,5 +122,7 @@ class Result:
     truth: str | None = None
     anomaly_map: NDArray[np.float32] | None = None
     """(height, width) of the network input; None when not evaluated."""
+    pixels: NDArray[np.uint8] | None = None
+    """(height, width, 3) RGB as captured, for pictures and archive; None when there is none."""
     map_to_image: tuple[float, float, float, float, float, float] | None = None
     """Affine map-to-image transform (sx, 0, tx, 0, sy, ty): x_image = sx * x_map + tx."""

@@ -35,7 +35,9 @@ from .station import (
     load_station,
     with_options,
 )
+from .station_taps import station_taps
 from .stopping import notify_systemd, stop_on_signals
+from .taps import TappedOutlet
 
 log = logging.getLogger(__name__)
 EXIT_INTERRUPTED = 130
@@ -110,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
             cameras,
             lambda: open_engine(plan, station.backend),
             threshold,
-            publisher,
+            TappedOutlet(publisher, station_taps(station)),
             settings,
             stop.event,
             on_ready=lambda engine: _announce(arguments, plan, threshold, engine, publisher),
