@@ -23,7 +23,8 @@ HEARTBEAT_OPTIONS: dict[int, int] = {
 class FanOut:
     """Binds `endpoint` (":0" for a free port); raises NetworkError when that is not possible.
 
-    `kind` is the topic prefix whose subscriptions count as subscribers, for example b"res/";
+    `kinds` are the topic prefixes whose subscriptions are counted; those of the first one, for
+    example b"res/", are the subscribers.
     `protect` puts keys on the socket.
     """
 
@@ -31,12 +32,12 @@ class FanOut:
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         endpoint: str,
-        kind: bytes,
+        kinds: tuple[bytes, ...],
         options: dict[int, int],
         protect: Callable[[zmq.Socket[bytes]], None] | None = None,
     ) -> None:
-        self._kind = kind
-        self._subscribers = 0
+        self._counts = dict.fromkeys(kinds, 0)
+        self._subscribers_of = kinds[0]
         self._socket = context.socket(zmq.XPUB)
         # Every subscription is passed up, also repeated ones and those of peers that vanish:
         # this is how subscribers are counted.
@@ -72,12 +73,16 @@ class FanOut:
             try:
                 message = self._socket.recv(flags=zmq.NOBLOCK)
             except zmq.Again:
-                return self._subscribers
-            prefix = message[1:]
-            if message[:1] in (b"\x00", b"\x01") and (
-                prefix.startswith(self._kind) or self._kind.startswith(prefix)
-            ):
-                self._subscribers += 1 if message[:1] == b"\x01" else -1
+                return self._counts[self._subscribers_of]
+            prefix, came = message[1:], message[:1] == b"\x01"
+            if message[:1] in (b"\x00", b"\x01"):
+                for kind in self._counts:
+                    if prefix.startswith(kind) or kind.startswith(prefix):
+                        self._counts[kind] += 1 if came else -1
+
+    def counted(self, kind: bytes) -> int:
+        """How many subscribed to one of `kinds` when `subscribers` was last called; any thread."""
+        return self._counts[kind]
 
     def close(self, linger_ms: int = 0) -> None:
         """Close; `linger_ms` is how long the last messages may take to leave."""

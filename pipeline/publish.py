@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ import zmq
 from . import wire
 from . import wire_messages as fields
 from .alarms import ALARM_BY_NAME
+from .choice import chosen
 from .clock import SYSTEM_CLOCK, Clock
 from .fan_out import FanOut
 from .journal import Journal
@@ -28,11 +30,14 @@ from .publish_settings import check_settings
 from .records import Result, Verdict
 from .replay import ReplayServer, Snapshot
 from .security import Door, protect_server
+from .wire_picture import Picture
 
 log = logging.getLogger(__name__)
 
 EVENTS_SNDHWM = 1000
 MAPS_SNDHWM, MAPS_SNDBUF = 4, 256 * 1024
+POSTED_PICTURES = 8
+_PICTURES = b"pic/"
 MAP_SUBSCRIBER_GRACE_S = 1.5
 """How long wait_for_subscribers goes on waiting for as many map subscribers."""
 
@@ -79,6 +84,7 @@ class Publisher:
         self._replay: ReplayServer | None = None
         self._door: Door | None = None
         self._last_results: dict[str, list[bytes]] = {}
+        self._posted: deque[Picture] = deque(maxlen=POSTED_PICTURES)
         self._toggle = False
         self._dropped_sent = 0
         self._alarms: dict[tuple[int, str], int] = {}
@@ -99,9 +105,11 @@ class Publisher:
             events_options: dict[int, int] = {zmq.SNDHWM: EVENTS_SNDHWM}
             maps_options: dict[int, int] = {zmq.SNDHWM: MAPS_SNDHWM, zmq.SNDBUF: MAPS_SNDBUF}
             self._events = FanOut(
-                self._zmq, settings.events, b"res/", events_options, self._lock("events")
+                self._zmq, settings.events, (b"res/",), events_options, self._lock("events")
             )
-            self._maps = FanOut(self._zmq, settings.maps, b"map/", maps_options, self._lock("maps"))
+            self._maps = FanOut(
+                self._zmq, settings.maps, (b"map/", _PICTURES), maps_options, self._lock("maps")
+            )
             self._open_journal()
         except BaseException:
             self._release(linger_ms=0)
@@ -252,13 +260,27 @@ class Publisher:
         self._publish(header.seq, wire.encode_alarm(header))
         return header.seq
 
+    def post_picture(self, picture: Picture) -> None:
+        """Send a picture at the publish thread's next turn; may be called from any thread.
+
+        Of pictures that pile up the oldest are dropped.
+        """
+        self._posted.append(picture)
+
+    @property
+    def picture_watchers(self) -> int:
+        """How many clients subscribe to pictures, as of the last heartbeat; any thread."""
+        maps = self._maps
+        return 0 if maps is None else maps.counted(_PICTURES)
+
     def heartbeat_if_due(
         self, snapshot: fields.HealthFields | Callable[[], fields.HealthFields]
     ) -> bool:
         """Publish a heartbeat when 500 ms have passed since the last. True when one was sent.
 
-        A callable is asked for the snapshot only when it is needed.
+        A callable is asked for the snapshot only when it is needed. Sends posted pictures first.
         """
+        self._send_posted()
         now = self._clock.mono_ns()
         if now < self._next_heartbeat_ns:
             return False
@@ -341,16 +363,16 @@ class Publisher:
             self._journal.append(seq, parts)
         self._open_sockets()[0].send(parts)
 
+    def _send_posted(self) -> None:
+        while self._posted:
+            picture = self._posted.popleft()
+            self._open_sockets()[1].send(wire.encode_picture(picture, self._context))
+
     def _wants_map(self, result: Result, counts: fields.CountFields) -> bool:
-        policy = self.settings.map_policy
-        if result.anomaly_map is None or policy == "none":
-            return False
-        if policy == "all" or result.verdict is not Verdict.OK:
-            return True
-        if policy == "ng":
+        if result.anomaly_map is None:
             return False
         total = counts.ok + counts.ng + counts.review + counts.err
-        return total % int(policy.partition(":")[2]) == 0
+        return chosen(self.settings.map_policy, result.verdict, total)
 
 
 def new_boot() -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from ..errors import ConfigError
+from .choice import is_policy
 from .endpoints import check_exposure, is_loopback
 from .journal import JournalSettings
 from .topics import is_name
-
-_POLICY = re.compile(r"ng|all|none|every:[1-9][0-9]{0,8}")
 
 
 class PublishSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,7 +41,7 @@ def check_settings(settings: PublishSettings, box: str) -> None:
             f"box: {box!r} cannot be a box's name",
             "use 1 to 63 letters, digits, '_', '.' or '-'",
         )
-    if not _POLICY.fullmatch(settings.map_policy):
+    if not is_policy(settings.map_policy):
         raise ConfigError(
             f"map_policy: {settings.map_policy!r} is not ng, all, every:N or none",
             "for example: map_policy: every:10",

@@ -22,6 +22,7 @@ HEADERS: dict[str, type[fields.Header]] = {
     "al": fields.AlarmHeader,
     "hb": fields.HeartbeatHeader,
     "map": fields.MapHeader,
+    "pic": fields.PictureHeader,
 }
 
 

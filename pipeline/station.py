@@ -26,6 +26,7 @@ from .capture.uri import is_live, open_source, parse_uri, redacted
 from .decide import OnLate
 from .journal import JournalSettings
 from .line_records import LineSettings
+from .pictures import PictureSettings
 from .publish import PublishSettings
 
 NON_NEGATIVE = Meta(ge=0)
@@ -59,6 +60,8 @@ class Station(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     deadline_ms: Annotated[float, POSITIVE] | None = None
     on_late: OnLate = "err"
     publish: PublishSettings = PublishSettings()
+    pictures: PictureSettings | None = None
+    """Small pictures for the operator's page, on the maps socket (docs/wire.md)."""
 
 
 def load_station(path: Path) -> Station:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from .pictures import PictureOutlet, PictureTap
 from .station import Station
 from .taps import Tap
 
 
-def station_taps(station: Station) -> list[Tap]:
+def station_taps(station: Station, publisher: PictureOutlet) -> list[Tap]:
     """The taps of this station, not opened. Raises ConfigError where settings contradict."""
     taps: list[Tap] = []
+    if station.pictures is not None:
+        taps.append(PictureTap(station.pictures, publisher))
     return taps

@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
             cameras,
             lambda: open_engine(plan, station.backend),
             threshold,
-            TappedOutlet(publisher, station_taps(station)),
+            TappedOutlet(publisher, station_taps(station, publisher)),
             settings,
             stop.event,
             on_ready=lambda engine: _announce(arguments, plan, threshold, engine, publisher),

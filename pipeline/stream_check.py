@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from .wire import AlarmMessage, HeartbeatMessage, Message, ResultMessage, StateMessage
 from .wire_map import MapMessage
+from .wire_picture import PictureMessage
 
 DEFAULT_PERIOD_MS = 500
 MISSED_HEARTBEATS = 3
@@ -99,7 +100,7 @@ class StreamCheck:
         first message of all sets the beginning: what came before it is not missed.
         """
         header = message.header
-        if isinstance(message, MapMessage):
+        if isinstance(message, MapMessage | PictureMessage):
             return ()
         notices: list[Notice] = []
         if self.boot and header.boot != self.boot:

@@ -29,6 +29,7 @@ from .stream_check import Gap, Notice, StreamCheck, StreamStatus
 from .topics import KINDS
 from .wire import Message, VersionError, decode
 from .wire_map import MapMessage
+from .wire_picture import PictureMessage
 from .wire_record import DecodeError
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ _LAST_REPLAY_S = 1.0
 class Subscriber:
     """Subscribes to all events of one box, and to its maps when `maps` names their endpoint.
 
+    `pictures` also subscribes to the small pictures on the maps endpoint: the box compresses them
+    only while somebody does.
     `replay` names the endpoint that lost events are fetched from; they come as `Replayed`.
     `keys` are needed where the box uses keys.
     `max_age_ms` bounds `fresh`. Usable as a context manager; raises ConfigError for an endpoint
@@ -82,6 +85,7 @@ class Subscriber:
         connect: str,
         maps: str | None = None,
         *,
+        pictures: bool = False,
         replay: str | None = None,
         keys: ClientKeys | None = None,
         max_age_ms: float = 1000.0,
@@ -89,6 +93,7 @@ class Subscriber:
     ) -> None:
         self.connect = connect
         self.maps = maps
+        self.pictures = pictures
         self.replay = replay
         self.check = StreamCheck(max_age_ms)
         self.malformed = 0
@@ -210,7 +215,7 @@ class Subscriber:
         socket.setsockopt(zmq.IPV6, 1 if "[" in endpoint else 0)
         for kind, info in KINDS.items():
             # All kinds that take a seq must be subscribed, or losses could not be told.
-            if info.socket == name:
+            if info.socket == name and (kind != "pic" or self.pictures):
                 socket.setsockopt(zmq.SUBSCRIBE, f"{kind}/".encode("ascii"))
         if self._keys is not None:
             self._keys.protect(socket)
@@ -237,7 +242,7 @@ class Subscriber:
             self.malformed += 1
             log.warning("ignored a malformed message: %s", error)
             return
-        if isinstance(message, MapMessage):
+        if isinstance(message, MapMessage | PictureMessage):
             self._waiting.append(message)
             return
         if self.check.box and message.header.box != self.check.box:

@@ -10,7 +10,7 @@ import functools
 import re
 from typing import Literal, NamedTuple
 
-Kind = Literal["res", "st", "al", "hb", "map"]
+Kind = Literal["res", "st", "al", "hb", "map", "pic"]
 VERDICTS = ("ok", "ng", "review", "err")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 """What a box or camera may be called: 1 to 63 letters, digits, "_", "." and "-"."""
@@ -32,6 +32,7 @@ KINDS: dict[Kind, KindInfo] = {
     "al": KindInfo("events", True, "al/<box>[/<camera>]", "when an alarm starts or ends"),
     "hb": KindInfo("events", False, "hb/<box>", "every 500 ms, whatever happens"),
     "map": KindInfo("maps", False, "map/<box>/<camera>", "after its result, by the map policy"),
+    "pic": KindInfo("maps", False, "pic/<box>/<camera>", "a small JPEG, by the picture policy"),
 }
 
 
@@ -63,7 +64,9 @@ def parse_topic(raw: bytes) -> Topic | None:
     kind, names = parts[0], parts[1:]
     if kind not in KINDS or not names:
         return None
-    cameras_wanted = {"res": (2,), "map": (1,), "al": (0, 1), "st": (0,), "hb": (0,)}[kind]
+    cameras_wanted = {"res": (2,), "map": (1,), "pic": (1,), "al": (0, 1), "st": (0,), "hb": (0,)}[
+        kind
+    ]
     if len(names) - 1 not in cameras_wanted:
         return None
     if kind == "res" and names.pop() not in VERDICTS:

@@ -1,7 +1,8 @@
 """SKRD/1 without sockets: values in, lists of bytes out, and back. docs/wire.md is the description.
 
 A message is [topic, JSON header, record, blobs...]; the record is empty except on `res`, blobs come
-only with `map`. Encoding the same values gives the same bytes. `decode` raises only DecodeError.
+only with `map` and `pic`. Encoding the same values gives the same bytes. `decode` raises only
+DecodeError.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from . import wire_messages as fields
 from .records import Defect, Result
 from .topics import Topic, is_name, parse_topic
 from .wire_map import MapMessage, check_blobs, quantise
+from .wire_picture import Picture, PictureMessage, check_picture
 from .wire_record import U16_MAX, DecodeError, PlcRecord, pack_record, unpack_record
 
 MAX_HEADER_BYTES = 8192
@@ -97,7 +99,8 @@ class HeartbeatMessage:
     header: fields.HeartbeatHeader
 
 
-Message = ResultMessage | StateMessage | AlarmMessage | HeartbeatMessage | MapMessage
+Event = ResultMessage | StateMessage | AlarmMessage | HeartbeatMessage
+Message = Event | MapMessage | PictureMessage
 
 
 def encode_result(result: Result, context: WireContext, stamp: Stamp) -> list[bytes]:
@@ -240,6 +243,27 @@ def encode_map(result: Result, context: WireContext, seq: int) -> list[bytes]:
     return [*_frame(Topic("map", context.box, result.camera), header), b"", raw.tobytes()]
 
 
+def encode_picture(picture: Picture, context: WireContext) -> list[bytes]:
+    """The four parts of a `pic`: a JPEG file that belongs to the result with the same seq."""
+    header = fields.PictureHeader(
+        v=fields.PROTOCOL,
+        box=context.box,
+        boot=context.boot,
+        seq=picture.seq,
+        cam=picture.camera,
+        t_cap=picture.captured_ns,
+        blobs=(
+            fields.PictureFields(
+                h=picture.height,
+                w=picture.width,
+                bytes=len(picture.jpeg),
+                scale_to_image=picture.scale_to_image,
+            ),
+        ),
+    )
+    return [*_frame(Topic("pic", context.box, picture.camera), header), b"", picture.jpeg]
+
+
 def bounded_model(model: fields.ModelFields) -> fields.ModelFields:
     """The same with texts that fit into a header."""
     return fields.ModelFields(
@@ -275,6 +299,11 @@ def decode(parts: Sequence[bytes]) -> Message:
             raise DecodeError("topic and header of the map do not agree")
         check_blobs(map_header.blobs, parts[3:])
         return MapMessage(topic, map_header, tuple(bytes(part) for part in parts[3:]))
+    if topic.kind == "pic":
+        picture = _parse(raw, fields.PictureHeader)
+        if picture.cam != topic.camera or parts[2]:
+            raise DecodeError("topic and header of the picture do not agree")
+        return PictureMessage(topic, picture, check_picture(picture, parts[3:]))
     if len(parts) != 3:
         raise DecodeError(f"a {topic.kind} has 3 parts, not {len(parts)}")
     if topic.kind == "res":

@@ -265,3 +265,26 @@ class MapHeader(Header, frozen=True, kw_only=True):
     cam: Name
     t_cap: Nanoseconds
     blobs: Annotated[tuple[BlobFields, ...], Meta(min_length=1, max_length=8)]
+
+
+class PictureFields(Fields, frozen=True, kw_only=True):
+    """The picture that follows as one compressed blob of `bytes` bytes, `w` x `h` pixels.
+
+    `scale_to_image` = (sx, sy) leads to pixels of the captured image: x_image = sx * x.
+    """
+
+    name: Literal["picture"] = "picture"
+    enc: Literal["jpeg"] = "jpeg"
+    h: Annotated[int, Meta(ge=1, le=4096)]
+    w: Annotated[int, Meta(ge=1, le=4096)]
+    bytes: Count
+    scale_to_image: tuple[float, float]
+
+
+class PictureHeader(Header, frozen=True, kw_only=True):
+    """`pic`: what the camera saw, small and lossy, of the result with the same `seq`."""
+
+    kind: Literal["pic"] = "pic"
+    cam: Name
+    t_cap: Nanoseconds
+    blobs: Annotated[tuple[PictureFields, ...], Meta(min_length=1, max_length=1)]

@@ -18,6 +18,7 @@ from skrd4ad.pipeline import wire_messages as fields
 from skrd4ad.pipeline.records import Defect, Latency, Part, Result, Verdict
 from skrd4ad.pipeline.topics import Topic, parse_topic
 from skrd4ad.pipeline.wire_map import quantise
+from skrd4ad.pipeline.wire_picture import Picture
 from skrd4ad.pipeline.wire_record import DecodeError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -125,6 +126,16 @@ HEARTBEAT = fields.HeartbeatHeader(
     alarms=(1001,),
 )
 
+PICTURE = Picture(
+    camera="cam0",
+    seq=123456,
+    captured_ns=T_NS,
+    jpeg=(GOLDEN / "pic" / "3_blob.jpg").read_bytes(),
+    height=6,
+    width=8,
+    scale_to_image=(80.0, 80.0),
+)
+
 
 def messages() -> dict[str, list[bytes]]:
     return {
@@ -136,6 +147,7 @@ def messages() -> dict[str, list[bytes]]:
         "al": wire.encode_alarm(ALARM),
         "hb": wire.encode_heartbeat(HEARTBEAT),
         "map": wire.encode_map(NG, CONTEXT, 123456),
+        "pic": wire.encode_picture(PICTURE, CONTEXT),
     }
 
 
@@ -311,6 +323,10 @@ def test_parts_that_contradict_each_other_are_refused() -> None:
         [topic, header, record, b""],
         [*messages()["st"][:2], record],
         [*messages()["map"], b"more"],
+        [*messages()["pic"], b"more"],
+        [messages()["pic"][0].replace(b"cam0", b"cam1"), *messages()["pic"][1:]],
+        [*messages()["pic"][:2], b"record", messages()["pic"][3]],
+        [*messages()["map"][:3], messages()["pic"][3]],
     ]
     for parts in contradictions:
         with pytest.raises(DecodeError):
