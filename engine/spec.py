@@ -134,6 +134,8 @@ class RunOrigin(Record, frozen=True, kw_only=True):
     n_fit: int
     n_calibration: int
     preset: str = ""
+    loss: str = ""
+    """The weights of the loss in words; runs of before it was kept have none."""
     product_version: str = ""
 
 

@@ -43,6 +43,7 @@ class Kind(NamedTuple):
     mask_rule: str
     teacher_sha256: str
     n_fit: int
+    loss: str
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def _kind(document: dict[str, Any]) -> Kind:
         mask_rule=document["mask_rule"],
         teacher_sha256=teacher["sha256"],
         n_fit=origin["n_fit"],
+        loss=origin.get("loss", ""),
     )
 
 
@@ -127,7 +129,8 @@ def aggregate_text(groups: Sequence[Group]) -> str:
         kind = group.kind
         lines.append(
             f"{kind.dataset}, {kind.recipe}, {kind.backbone}, teacher {kind.teacher}, "
-            f"{kind.epochs} epochs, {kind.map_size[0]} x {kind.map_size[1]}, "
+            + (f"loss {kind.loss}, " if kind.loss else "")
+            + f"{kind.epochs} epochs, {kind.map_size[0]} x {kind.map_size[1]}, "
             f"{len(group.seeds)} seeds {list(group.seeds)}"
         )
         lines += [f"  {name:14} {spread_text(value)}" for name, value in group.figures.items()]

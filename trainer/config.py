@@ -15,7 +15,7 @@ from ..engine.preprocess import check_input_spec
 from ..engine.spec import Backbone, InputSpec, NetworkSpec, Record, Roi, ScoreContract
 from ..errors import ConfigError
 from .nuisance import Nuisance, check_nuisance
-from .preset import PRESETS, LossWeights, Preset, SkipLoss
+from .preset import PRESETS, LossWeights, Precision, Preset, SkipLoss
 
 MIN_BATCH = 4
 """Below four images the batch statistics of the deepest layers are noise."""
@@ -63,8 +63,10 @@ class TrainConfig(Record, frozen=True, kw_only=True):
 
     nuisance: Nuisance = Nuisance()
     """Disturbances to be learned as normal; the teacher then runs in every step."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """Of the student's convolutions; losses, norms, averages and the teacher stay float32."""
+    compile: bool = False
+    """Let torch.compile fuse the student (needs a C++ compiler; slow first step)."""
     tensorboard: bool = True
 
     feature_cache_gib: float = 2.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,13 +17,16 @@ from torch import Tensor, nn
 from ..errors import EngineError
 from .distributed import average_gradients, share_batch_norms
 from .losses import LossTerms, ReconstructionHead, triple_loss
-from .network import Network
-from .preset import LossWeights
+from .network import Features, Network
+from .preset import LossWeights, Precision
 from .schedule import averaging_decay
 
 log = logging.getLogger(__name__)
 
 BETAS = (0.5, 0.999)
+AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_SMALLEST_SCALE = 1.0
+"""Below it a float16 gradient is not too small to hold; the run has diverged."""
 MAX_RESTORES = 5
 
 
@@ -46,14 +50,15 @@ class Learner:
         *,
         clip_norm: float,
         ema_decay: float,
-        half_precision: bool = False,
+        precision: Precision = "fp32",
+        compiled: bool = False,
         team_size: int = 1,
     ) -> None:
         self.network = network
         self.weights = weights
         self.clip_norm = clip_norm
         self.ema_decay = ema_decay
-        self.half_precision = half_precision
+        self.precision: Precision = precision
         self.team_size = team_size
         head: ReconstructionHead | None = None
         if weights.reconstruction:
@@ -73,6 +78,11 @@ class Learner:
                 "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
                 "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
             }
+        device = next(network.student.parameters()).device.type
+        # float16 has no exponents for small gradients: the loss is multiplied, gradients divided.
+        self.scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
+        learn: Callable[[tuple[Tensor, ...]], Features] = network.learn
+        self.learn = torch.compile(learn) if compiled else learn
         self.rate_scale = 1.0
         """Halved after every restore: what diverged once must not be repeated unchanged."""
         self.restores = 0
@@ -83,25 +93,33 @@ class Learner:
     ) -> StepFigures | None:
         """Learn from one batch. A non-finite loss or gradient undoes back to `mark_good`.
 
+        With float16 a gradient that overflows only skips the step and halves the loss scale.
         Raises EngineError when that does not help.
         """
         self.network.train()
-        with torch.autocast(taught[0].device.type, torch.bfloat16, self.half_precision):
-            features = self.network.learn(taught)
+        dtype, mixed = AUTOCAST[self.precision], self.precision != "fp32"
+        with torch.autocast(taught[0].device.type, dtype if mixed else torch.bfloat16, mixed):
+            features = self.learn(taught)
             image = self.head(features.student[0]) if self.head is not None else None
         terms = triple_loss(features, x, image, self.weights)
         self.optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(terms.total).backward()  # type: ignore[no-untyped-call]
         if self.team_size > 1:
             total = average_gradients(self.parameters, terms.total, self.team_size)
             terms = terms._replace(total=total)
+        self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        if not (torch.isfinite(terms.total) and torch.isfinite(norm)):
-            self._undo(number)
+        finite = bool(torch.isfinite(terms.total)), bool(torch.isfinite(norm))
+        if not all(finite):
+            overflow = finite[0] and self.scaler.get_scale() > _SMALLEST_SCALE
+            self.scaler.update()  # halves the scale; does nothing outside float16
+            if not overflow:
+                self._undo(number)
             return None
         for group in self.optimizer.param_groups:
             group["lr"] = rate * self.rate_scale
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self._average(averaging_decay(number, self.ema_decay))
         return _figures(terms, norm)
 
@@ -118,6 +136,10 @@ class Learner:
                 named[f"adam.{index}.{key}"] = value
         named["rate_scale"] = torch.tensor(self.rate_scale, dtype=torch.float64)
         named["restores"] = torch.tensor(self.restores)
+        scaler = self.scaler.state_dict()
+        if scaler:
+            named["loss_scale"] = torch.tensor(scaler["scale"], dtype=torch.float64)
+            named["loss_scale_steps"] = torch.tensor(scaler["_growth_tracker"])
         return {name: value.detach().clone() for name, value in named.items()}
 
     @torch.no_grad()
@@ -132,6 +154,13 @@ class Learner:
                 value.copy_(state[f"adam.{index}.{key}"])
         self.rate_scale = float(state["rate_scale"])
         self.restores = int(state["restores"])
+        if self.scaler.is_enabled():
+            kept = self.scaler.state_dict()
+            kept |= {
+                "scale": float(state["loss_scale"]),
+                "_growth_tracker": int(state["loss_scale_steps"]),
+            }
+            self.scaler.load_state_dict(kept)
 
     def _undo(self, number: int) -> None:
         restores, scale = self.restores + 1, self.rate_scale / 2

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 Preset = Literal["poster", "official", "rd4ad"]
 SkipLoss = Literal["relative", "inter_group"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class LossWeights(NamedTuple):
@@ -15,6 +16,15 @@ class LossWeights(NamedTuple):
     cosine: float
     skip: float
     skip_loss: SkipLoss
+
+    def text(self) -> str:
+        """ "0.01 recon + 1 cosine + 0.05 relative skip": what tells two results apart."""
+        named = (
+            (self.reconstruction, "recon"),
+            (self.cosine, "cosine"),
+            (self.skip, f"{self.skip_loss} skip"),
+        )
+        return " + ".join(f"{weight:g} {name}" for weight, name in named if weight)
 
 
 class Recipe(NamedTuple):

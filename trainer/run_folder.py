@@ -128,6 +128,7 @@ class RunFolder:
             n_fit=roles.count("fit"),
             n_calibration=roles.count("calibration"),
             preset=self.config.preset,
+            loss=self.config.loss_weights().text(),
             product_version=__version__,
         )
         run_file = RunFile(

@@ -141,7 +141,8 @@ def _train(config: TrainConfig, folder: RunFolder, device: torch.device, mates: 
         config.loss_weights(),
         clip_norm=config.clip_norm,
         ema_decay=config.ema_decay,
-        half_precision=config.precision == "bf16",
+        precision=config.precision,
+        compiled=config.compile,
         team_size=mates.size,
     )
 
