@@ -28,6 +28,8 @@ ALARMS = (
     Alarm(4001, "journal_failed", "error", "events are published but not journalled (disk full?)"),
     Alarm(4002, "journal_set_aside", "warning", "a damaged journal was renamed; a new one began"),
     Alarm(4003, "journal_behind", "warning", "the disk is too slow; events left the journal queue"),
+    Alarm(4004, "archive_failed", "error", "images cannot be archived (disk full, or no writer)"),
+    Alarm(4005, "archive_behind", "warning", "images came faster than they could be archived"),
     Alarm(5001, "peer_refused", "warning", "a client without a known key tried to connect"),
     Alarm(6001, "tap_failed", "error", "archive, gate, metrics or monitor failed; verdicts go on"),
 )
