@@ -43,7 +43,7 @@ class NetworkSpec(Record, frozen=True, kw_only=True):
 class TeacherOrigin(Record, frozen=True, kw_only=True):
     """Where the frozen teacher's weights came from; announced wherever a result is shown."""
 
-    kind: Literal["file", "torchvision", "random", "rendered"]
+    kind: Literal["file", "torchvision", "random"]
     detail: str
     sha256: str
 

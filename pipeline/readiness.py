@@ -19,9 +19,9 @@ def plan_threshold(plan: Plan) -> Threshold:
 
 def teacher_warning(manifest: Manifest) -> str:
     """What to tell whoever reads results of a teacher that never saw real pictures; else ""."""
-    if manifest.teacher.kind in ("random", "rendered"):
+    if manifest.teacher.kind == "random":
         return (
-            f"the teacher's weights are {manifest.teacher.kind}, not trained on photographs: fit "
-            "for demonstration, not for production"
+            "the teacher's weights are random, not trained on photographs: fit for demonstration, "
+            "not for production"
         )
     return ""

@@ -107,7 +107,7 @@ def test_demo_configuration_is_one_that_the_trainer_takes(tmp_path: Path) -> Non
 
     path = Path(demo.__file__).with_name("configs") / "demo.yaml"
     config = load_config(path, {"data": str(tmp_path), "out": str(tmp_path / "run")})
-    assert config.backbone_weights in ("random", "rendered")  # no download, no file of the user
+    assert config.backbone_weights == "random"  # no download, no file of the user
 
 
 @pytest.mark.soak

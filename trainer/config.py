@@ -29,7 +29,7 @@ class TrainConfig(Record, frozen=True, kw_only=True):
     category: str | None = None
     backbone: Backbone = "resnet18"
     backbone_weights: str | None = None
-    """A file, "random", "rendered", or None for torchvision's download."""
+    """A file, "random", or None for torchvision's download."""
     random_layer4: bool = False
     initial_checkpoint: str | None = None
     """A checkpoint of the released RD4AD or SK-RD4AD code; with epochs 0 it is used as it is."""

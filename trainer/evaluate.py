@@ -33,7 +33,6 @@ FALSE_REJECT_RATE = 0.01
 Figures = dict[str, Any]
 NOT_LEARNED = {
     "random": "random: the teacher was never trained, figures say nothing about the method",
-    "rendered": "rendered: the teacher learned from rendered images, not from ImageNet",
 }
 
 

@@ -28,8 +28,6 @@ UNIT = Axis("recall", 0.0, 1.0)
 TEACHER_WARNINGS = {
     "random": "The teacher's weights are random: it was never trained. These figures show that the "
     "program works; they say nothing about the method's accuracy.",
-    "rendered": "The teacher learned from rendered images, not from ImageNet. Figures with the "
-    "usual teacher differ.",
 }
 
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 SUPPLY = (
     "pass --backbone-weights FILE with torchvision's IMAGENET1K_V1 state dict for this backbone"
-    " (.pth or .safetensors), or --backbone-weights rendered for the project's own teacher"
+    " (.pth or .safetensors), or --backbone-weights random to try the program without any"
 )
 BATCH_NORM_EPS = 1e-5
 DOWNLOAD_TIMEOUT_S = 30.0
@@ -43,20 +43,15 @@ def install_teacher(
 ) -> TeacherOrigin:
     """Load the weights `source` names into `network.teacher` and say where they came from.
 
-    `source`: a file, "random", "rendered", or None for torchvision's download. `normals()` gives
-    batches (n, 3, H, W) of good parts; random and rendered weights take batch statistics from it.
+    `source`: a file, "random", or None for torchvision's download. `normals()` gives
+    batches (n, 3, H, W) of good parts; random weights take their batch statistics from it.
     `random_layer4` allows a file without layer4 for the two ablations that read E4, and says so.
     Raises ConfigError when the weights are missing, foreign, or not finite.
     """
     backbone, with_layer4 = network.spec.backbone, needs_layer4(network.spec)
-    kind: Literal["file", "torchvision", "random", "rendered"]
+    kind: Literal["file", "torchvision", "random"]
     if source == "random":
         state, kind, detail = _random_state(backbone, with_layer4, seed), "random", f"seed {seed}"
-    elif source == "rendered":
-        # Imported here because it trains the teacher on first use and is rarely needed.
-        from .rendered_teacher import rendered_teacher_state
-
-        state, kind, detail = rendered_teacher_state(backbone, seed), "rendered", f"seed {seed}"
     elif source is None:
         state, kind, detail = _torchvision_state(backbone), "torchvision", "IMAGENET1K_V1"
     else:
@@ -69,9 +64,9 @@ def install_teacher(
         state |= {name: value for name, value in fresh.items() if name.startswith("layer4.")}
         detail += f" + random layer4 (seed {seed})"
     load_trunk(network.teacher, state, backbone, detail)
-    if kind in ("random", "rendered"):
-        # Neither has ever seen a photograph: without statistics of these parts most channels of a
-        # random trunk, and many of a rendered one, say nothing about them.
+    if kind == "random":
+        # It has never seen a photograph: without statistics of these parts most channels of a
+        # random trunk say nothing about them.
         calibrate_batch_norm(network.teacher, network.teacher, ((batch,) for batch in normals()))
     elif borrowed:
         _calibrate_layer4(network.teacher, normals())

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone-weights",
         metavar="FILE",
-        help="teacher state dict, or 'rendered', or 'random'; without it torchvision downloads",
+        help="teacher state dict, or 'random'; without it torchvision downloads",
     )
     parser.add_argument("--preset", help="poster, official or rd4ad")
     parser.add_argument("--image-size", metavar="H[,W]", help="multiples of 32")
