@@ -170,6 +170,10 @@ class Publisher:
             last_results=tuple(self._last_results.values()),
         )
 
+    def last_result(self, camera: str) -> list[bytes]:
+        """The parts of the `res` sent last for this camera. Publish thread only."""
+        return self._last_results[camera]
+
     def set_model(self, model: fields.ModelFields) -> None:
         """Name another plan in all results from now on."""
         self._context = dataclasses.replace(self._context, model=wire.bounded_model(model))

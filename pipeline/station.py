@@ -21,6 +21,7 @@ from msgspec import Meta
 from ..engine.backends.base import BackendChoice
 from ..errors import ConfigError
 from .admission import Mode
+from .archive import ArchiveSettings
 from .capture.camera import FROZEN_AFTER, HANG_LIMIT_S, CameraSettings
 from .capture.uri import is_live, open_source, parse_uri, redacted
 from .decide import OnLate
@@ -60,6 +61,8 @@ class Station(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     deadline_ms: Annotated[float, POSITIVE] | None = None
     on_late: OnLate = "err"
     publish: PublishSettings = PublishSettings()
+    archive: ArchiveSettings | None = None
+    """Images and maps on disk for later (docs/archive.md)."""
     pictures: PictureSettings | None = None
     """Small pictures for the operator's page, on the maps socket (docs/wire.md)."""
 
