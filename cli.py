@@ -62,6 +62,7 @@ VERBS = (
     Verb("serve", "pipeline.serve", "the operator's page in a browser, its own process"),
     Verb("reproduce", "trainer.reproduce", "the poster's tables beside ours"),
     Verb("replay", "pipeline.fetch", "past events from a box's journal"),
+    Verb("control", "pipeline.control_command", "ask a running line: trigger, threshold, reload"),
     Verb("keys", "pipeline.keys", "keys and roles of the clients of a box"),
     Verb("render", "trainer.synthetic", "render a synthetic data set or belt video"),
     Verb("demo", "demo", "all of the above on rendered parts"),

@@ -25,7 +25,7 @@ import msgspec
 
 from ..errors import ConfigError
 from .clock import SYSTEM_CLOCK, Clock
-from .journal_store import JournalStore
+from .journal_store import JournalStore, Note
 from .journal_tail import JournalTail
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ _RETRY_S = 1.0
 _RETENTION_EVERY_S = 5.0
 _FORGET_CHUNK = 5000
 _SKIP_AFTER_POWER_CUT = 10_000
+_WAITING_NOTES = 10_000
 _DAY_NS = 86_400 * 1_000_000_000
 
 _KEEP_ANYWAY = 10_000
@@ -55,6 +56,8 @@ class JournalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_mb: float = 8192.0
     min_free_mb: float = 512.0
     """Free space of the disk below which the journal gives some back."""
+    audit_days: float = 1095.0
+    """How long control actions and feedback are kept; they are few and outlive the events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,8 @@ class Journal:
         """Events that were published and could not be stored."""
         self.committed_seq = 0
         self._clock = clock
-        self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Event | Note | None] = queue.SimpleQueue()
+        self._notes: deque[Note] = deque(maxlen=_WAITING_NOTES)
         self._alarms: queue.SimpleQueue[JournalAlarm] = queue.SimpleQueue()
         self._active: set[str] = set()
         self._alarm_lock = threading.Lock()
@@ -155,6 +159,15 @@ class Journal:
         else:
             self.given_up += 1
             self._alarm("journal_behind", True, "events left the journal's queue unstored")
+
+    def note_audit(self, who: str, role: str, op: str, arguments: str, outcome: str) -> None:
+        """Write down what somebody asked of the line; any thread."""
+        values = (who, role, op, arguments, outcome)
+        self._queue.put(Note("audit", self._clock.wall_ns(), values))
+
+    def note_feedback(self, seq: int, truth: str, who: str, note: str) -> None:
+        """Write down what the part of event `seq` really was; any thread."""
+        self._queue.put(Note("feedback", self._clock.wall_ns(), (seq, truth, who, note)))
 
     def alarms(self) -> list[JournalAlarm]:
         """What changed since the last call."""
@@ -224,6 +237,7 @@ class Journal:
             closing = self._fetch(waiting, wait_s=_RETRY_S)
             while waiting and self._commit(waiting):
                 closing = self._fetch(waiting, wait_s=0.0) or closing
+            self._commit_notes()
             if waiting and not closing:
                 self._give_up_beyond_limit(waiting)
                 time.sleep(_RETRY_S)
@@ -243,7 +257,10 @@ class Journal:
         try:
             item = self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait()
             while item is not None:
-                waiting.append(item)
+                if isinstance(item, Note):
+                    self._notes.append(item)
+                else:
+                    waiting.append(item)
                 item = self._queue.get_nowait()
             return True
         except queue.Empty:
@@ -274,6 +291,15 @@ class Journal:
             self._alarm("journal_behind", False, "")
         return True
 
+    def _commit_notes(self) -> None:
+        if not self._notes or self._store is None:
+            return
+        try:
+            self._store.append_notes(self._notes)
+            self._notes.clear()
+        except sqlite3.Error as error:
+            self._alarm("journal_failed", True, f"audit: {error}")
+
     def _give_up_beyond_limit(self, waiting: deque[Event]) -> None:
         surplus = len(waiting) - QUEUE_EVENTS
         if surplus > 0:
@@ -296,6 +322,7 @@ class Journal:
                 tenth = oldest + (newest - oldest) // 10 + 1
                 keep_from = max(keep_from, min(tenth, newest - _KEEP_ANYWAY))
             before_ns = self._clock.wall_ns() - int(settings.max_days * _DAY_NS)
+            store.forget_notes_before(self._clock.wall_ns() - int(settings.audit_days * _DAY_NS))
             return store.forget_before(keep_from, before_ns, _FORGET_CHUNK) > 0
         except (sqlite3.Error, OSError) as error:
             self._alarm("journal_failed", True, f"retention: {error}")

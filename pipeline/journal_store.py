@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import msgspec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PAGE_EVENTS = 500
 """The most events a page of replay holds."""
 _CHECK_UP_TO_BYTES = 64 * 1024 * 1024
@@ -23,6 +24,48 @@ CREATE INDEX by_part ON events (part_id) WHERE part_id IS NOT NULL;
 CREATE INDEX by_verdict ON events (cam, verdict, seq) WHERE verdict IS NOT NULL AND verdict <> 'ok';
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+_CREATE_NOTES = """
+CREATE TABLE audit (
+  id INTEGER PRIMARY KEY, t INTEGER NOT NULL, who TEXT NOT NULL, role TEXT NOT NULL,
+  op TEXT NOT NULL, arguments TEXT NOT NULL, outcome TEXT NOT NULL);
+CREATE TABLE feedback (
+  id INTEGER PRIMARY KEY, t INTEGER NOT NULL, seq INTEGER NOT NULL, truth TEXT NOT NULL,
+  who TEXT NOT NULL, note TEXT NOT NULL);
+CREATE INDEX feedback_by_seq ON feedback (seq);
+"""
+"""New with version 2; a journal of version 1 is given them when it is opened."""
+
+
+class Note(NamedTuple):
+    """A row that a person caused, with its values in the order of the table behind `t`."""
+
+    table: Literal["audit", "feedback"]
+    t_ns: int
+    values: tuple[object, ...]
+
+
+class AuditRow(NamedTuple):
+    """What somebody asked of the line, and what came of it."""
+
+    t_ns: int
+    who: str
+    role: str
+    op: str
+    arguments: str
+    outcome: str
+
+
+class FeedbackRow(NamedTuple):
+    """What a person found the part of event `seq` to be, with what the line had said."""
+
+    seq: int
+    truth: Literal["ok", "ng"]
+    who: str
+    note: str
+    t_ns: int
+    camera: str
+    verdict: str
+    score: float
 
 
 class _Part(msgspec.Struct):
@@ -69,6 +112,45 @@ class JournalStore:
         with self._transaction():
             self._connection.executemany(
                 "INSERT OR IGNORE INTO events VALUES (?,?,?,?,?,?,?,?,?,?,?)", rows
+            )
+
+    def append_notes(self, notes: Iterable[Note]) -> None:
+        """Store audit and feedback rows in one transaction, or none of them."""
+        with self._transaction():
+            for note in notes:
+                marks = ",".join("?" * (len(note.values) + 1))
+                self._connection.execute(
+                    f"INSERT INTO {note.table} VALUES (NULL,{marks})", (note.t_ns, *note.values)
+                )
+
+    def audit(self, limit: int) -> list[AuditRow]:
+        """The newest audit rows, newest first."""
+        rows = self._connection.execute(
+            "SELECT t, who, role, op, arguments, outcome FROM audit ORDER BY id DESC LIMIT ?",
+            (limit,),
+        )
+        return [AuditRow(*row) for row in rows]
+
+    def feedback(self, since_ns: int = 0) -> list[FeedbackRow]:
+        """The newest word on each part, oldest part first.
+
+        Parts whose event is not stored any more are left out: nobody knows what they scored.
+        """
+        rows = self._connection.execute(
+            "SELECT f.seq, f.truth, f.who, f.note, f.t, e.cam, e.verdict, e.score FROM feedback f"
+            " JOIN events e ON e.seq = f.seq AND e.kind = 'res'"
+            " WHERE f.t >= ? AND f.id = (SELECT max(id) FROM feedback WHERE seq = f.seq)"
+            " ORDER BY f.seq",
+            (since_ns,),
+        )
+        return [FeedbackRow(*row) for row in rows]
+
+    def forget_notes_before(self, t_ns: int) -> int:
+        """Delete audit and feedback rows that are older; returns how many."""
+        with self._transaction():
+            return sum(
+                self._connection.execute(f"DELETE FROM {table} WHERE t < ?", (t_ns,)).rowcount
+                for table in ("audit", "feedback")
             )
 
     def page(self, first: int, last: int, limit: int = PAGE_EVENTS) -> list[list[bytes]]:
@@ -134,7 +216,7 @@ class JournalStore:
         execute = self._connection.execute
         version = execute("PRAGMA user_version").fetchone()[0]
         empty = not execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if version != (0 if empty else SCHEMA_VERSION):
+        if version not in ((0,) if empty else (1, SCHEMA_VERSION)):
             raise sqlite3.DatabaseError(f"journal version {version}, not {SCHEMA_VERSION}")
         execute("PRAGMA auto_vacuum=INCREMENTAL")
         execute("PRAGMA journal_mode=WAL")
@@ -144,6 +226,10 @@ class JournalStore:
         if empty:
             with self._transaction():
                 for statement in _CREATE.split(";\n"):
+                    execute(statement)
+        if version < SCHEMA_VERSION:
+            with self._transaction():
+                for statement in _CREATE_NOTES.split(";\n"):
                     execute(statement)
                 execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         problem = "ok"

@@ -29,8 +29,9 @@ DOMAIN_ROLES: dict[str, frozenset[Role]] = {
     "events": frozenset(ROLES),
     "maps": frozenset({"viewer", "engineer"}),
     "replay": frozenset({"viewer", "engineer"}),
+    "control": frozenset(ROLES),
 }
-"""Which roles may use which socket. A gate needs the live events and nothing else."""
+"""Which roles may use which socket. What each may ask of control is in control_wire.py."""
 _KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
 

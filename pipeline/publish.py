@@ -12,7 +12,6 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 
 import msgspec
@@ -23,13 +22,13 @@ from . import wire_messages as fields
 from .alarms import ALARM_BY_NAME
 from .choice import chosen
 from .clock import SYSTEM_CLOCK, Clock
+from .control_port import LineControl
 from .fan_out import FanOut
-from .journal import Journal
 from .publish_settings import PublishSettings as PublishSettings
 from .publish_settings import check_settings
 from .records import Result, Verdict
-from .replay import ReplayServer, Snapshot
-from .security import Door, protect_server
+from .replay import Snapshot
+from .services import Services
 from .wire_picture import Picture
 
 log = logging.getLogger(__name__)
@@ -66,7 +65,6 @@ class Publisher:
         self.boot = boot or new_boot()
         self.events_endpoint = settings.events
         self.maps_endpoint = settings.maps
-        self.replay_endpoint = settings.replay
         self.state: fields.State = "STARTING"
         self.last_seq = first_seq - 1
         self.counts = fields.CountFields()
@@ -80,9 +78,7 @@ class Publisher:
         self._zmq: zmq.Context[zmq.Socket[bytes]] | None = None
         self._events: FanOut | None = None
         self._maps: FanOut | None = None
-        self._journal: Journal | None = None
-        self._replay: ReplayServer | None = None
-        self._door: Door | None = None
+        self._services = Services(settings, box, self.boot, clock)
         self._last_results: dict[str, list[bytes]] = {}
         self._posted: deque[Picture] = deque(maxlen=POSTED_PICTURES)
         self._toggle = False
@@ -96,45 +92,24 @@ class Publisher:
         Raises NetworkError for a port in use or an address that is not allowed, ConfigError for a
         journal that cannot be used; nothing is left open then.
         """
-        settings = self.settings
+        settings, services = self.settings, self._services
         self._zmq = zmq.Context()
         try:
-            if settings.keys is not None:
-                self._door = Door(Path(settings.keys))
-                self._door.open(self._zmq)
+            services.open_door(self._zmq)
             events_options: dict[int, int] = {zmq.SNDHWM: EVENTS_SNDHWM}
             maps_options: dict[int, int] = {zmq.SNDHWM: MAPS_SNDHWM, zmq.SNDBUF: MAPS_SNDBUF}
             self._events = FanOut(
-                self._zmq, settings.events, (b"res/",), events_options, self._lock("events")
+                self._zmq, settings.events, (b"res/",), events_options, services.lock("events")
             )
             self._maps = FanOut(
-                self._zmq, settings.maps, (b"map/", _PICTURES), maps_options, self._lock("maps")
+                self._zmq, settings.maps, (b"map/", _PICTURES), maps_options, services.lock("maps")
             )
-            self._open_journal()
+            self.last_seq = max(self.last_seq, services.open_others(self._zmq, self.snapshot) - 1)
         except BaseException:
             self._release(linger_ms=0)
             raise
         self.events_endpoint, self.maps_endpoint = self._events.endpoint, self._maps.endpoint
         log.info("events on %s, maps on %s", self.events_endpoint, self.maps_endpoint)
-
-    def _open_journal(self) -> None:
-        if self.settings.journal is None:
-            return
-        journal = Journal(self.settings.journal, self._clock)
-        opening = journal.open()
-        self._journal = journal
-        self.last_seq = max(self.last_seq, opening.next_seq - 1)
-        if self.settings.replay is not None:
-            assert self._zmq is not None
-            self._replay = ReplayServer(self.settings.replay, journal, self.snapshot)
-            self._replay.open(self._zmq, self._lock("replay"))
-            self.replay_endpoint = self._replay.endpoint
-
-    def _lock(self, domain: str) -> Callable[[zmq.Socket[bytes]], None] | None:
-        if self._door is None:
-            return None
-        server = self._door.server
-        return lambda socket: protect_server(socket, server, domain)
 
     def wait_for_subscribers(
         self,
@@ -289,12 +264,12 @@ class Publisher:
         if now < self._next_heartbeat_ns:
             return False
         self._next_heartbeat_ns = now + self.settings.heartbeat_ms * 1_000_000
-        refusals = self._door.refusals() if self._door is not None else []
+        refusals = self._services.refusals()
         if refusals:
             # An alarm that ends at once: refusals are events, the state of the line is unchanged.
             self.send_alarm("peer_refused", True, refusals[-1])
             self.send_alarm("peer_refused", False, f"{len(refusals)} refused")
-        for alarm in self._journal.alarms() if self._journal is not None else ():
+        for alarm in self._services.journal_alarms():
             self.send_alarm(alarm.name, alarm.active, alarm.text)
         health = snapshot() if callable(snapshot) else snapshot
         header = fields.HeartbeatHeader(
@@ -329,15 +304,10 @@ class Publisher:
         for socket in (self._events, self._maps):
             if socket is not None:
                 socket.close(linger_ms)
-        if self._replay is not None:
-            self._replay.close()
-        if self._journal is not None:
-            self._journal.close()
-        if self._door is not None:
-            self._door.close()
+        self._services.close()
         if self._zmq is not None:
             self._zmq.term()
-        self._events = self._maps = self._journal = self._replay = self._zmq = self._door = None
+        self._events = self._maps = self._zmq = None
 
     def __enter__(self) -> Publisher:
         self.open()
@@ -352,6 +322,18 @@ class Publisher:
         self.close("" if error is None else f"{type(error).__name__}")
 
     @property
+    def replay_endpoint(self) -> str | None:
+        return self._services.replay_endpoint
+
+    @property
+    def control_endpoint(self) -> str | None:
+        return self._services.control_endpoint
+
+    def control(self, line: LineControl) -> None:
+        """Let the control socket act on `line` from now on."""
+        self._services.line = line
+
+    @property
     def subscribers(self) -> int:
         """How many clients subscribe to results now."""
         return self._open_sockets()[0].subscribers()
@@ -363,8 +345,8 @@ class Publisher:
 
     def _publish(self, seq: int, parts: list[bytes]) -> None:
         """First to the journal: what a subscriber has seen can always be fetched again."""
-        if self._journal is not None:
-            self._journal.append(seq, parts)
+        if self._services.journal is not None:
+            self._services.journal.append(seq, parts)
         self._open_sockets()[0].send(parts)
 
     def _send_posted(self) -> None:

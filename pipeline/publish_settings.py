@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ..errors import ConfigError
+from ..errors import ConfigError, NetworkError
 from .choice import is_policy
 from .endpoints import check_exposure, is_loopback
 from .journal import JournalSettings
@@ -29,6 +29,9 @@ class PublishSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Keep all events on disk; `seq` then goes on where the last process ended."""
     replay: str | None = None
     """Endpoint that hands out past events, for example tcp://127.0.0.1:5557; needs the journal."""
+    control: str | None = None
+    """Endpoint that takes orders, for example tcp://127.0.0.1:5558. Beyond this computer only with
+    keys, also where `insecure` is true."""
 
 
 def check_settings(settings: PublishSettings, box: str) -> None:
@@ -48,7 +51,13 @@ def check_settings(settings: PublishSettings, box: str) -> None:
         )
     if settings.replay is not None and settings.journal is None:
         raise ConfigError("replay: there is nothing to replay", "add a journal: with its path")
+    if settings.control is not None and settings.keys is None and not is_loopback(settings.control):
+        raise NetworkError(
+            f"control: {settings.control} can be reached by other hosts, and no keys protect it",
+            "bind to 127.0.0.1, or add keys: (skrd4ad keys new)",
+        )
     endpoints = [settings.events, settings.maps, *([settings.replay] if settings.replay else [])]
+    endpoints += [settings.control] if settings.control else []
     for endpoint in endpoints:
         if settings.keys is None:
             check_exposure(endpoint, insecure=settings.insecure)

@@ -15,6 +15,7 @@ import msgspec
 
 from ..engine.atomic import write_atomically
 from . import wire_messages as fields
+from .control_wire import control_schemas
 
 HEADERS: dict[str, type[fields.Header]] = {
     "res": fields.ResultHeader,
@@ -28,7 +29,10 @@ HEADERS: dict[str, type[fields.Header]] = {
 
 def schema_files() -> dict[str, bytes]:
     """File name -> content, one schema (draft 2020-12) per kind of message."""
-    return {f"skrd1-{kind}.schema.json": _schema(kind, header) for kind, header in HEADERS.items()}
+    files = {f"skrd1-{kind}.schema.json": _schema(kind, header) for kind, header in HEADERS.items()}
+    for name, schema in control_schemas().items():
+        files[f"skrd1-control-{name}.schema.json"] = _text(_undented(schema))
+    return files
 
 
 def _schema(kind: str, header: type[fields.Header]) -> bytes:
@@ -36,8 +40,6 @@ def _schema(kind: str, header: type[fields.Header]) -> bytes:
         [header], ref_template="#/$defs/{name}"
     )
     for component in components.values():
-        # Python 3.13 removes a docstring's indentation when it compiles; earlier ones do not.
-        component["description"] = inspect.cleandoc(component["description"])
         if "kind" in component["properties"]:
             # It has a default for our own encoder; a message without it is refused.
             component["required"] = sorted({*component["required"], "kind"})
@@ -47,7 +49,23 @@ def _schema(kind: str, header: type[fields.Header]) -> bytes:
         **reference,
         "$defs": components,
     }
+    return _text(_undented(schema))
+
+
+def _text(schema: dict[str, Any]) -> bytes:
     return json.dumps(schema, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def _undented(value: Any) -> Any:
+    """Descriptions as Python 3.13 gives them: it removes a docstring's indentation itself."""
+    if isinstance(value, dict):
+        return {
+            key: inspect.cleandoc(inner)
+            if key == "description" and isinstance(inner, str)
+            else _undented(inner)
+            for key, inner in value.items()
+        }
+    return [_undented(inner) for inner in value] if isinstance(value, list) else value
 
 
 def main(folder: Path) -> None:

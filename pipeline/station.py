@@ -93,7 +93,7 @@ def with_options(station: Station, arguments: argparse.Namespace) -> Station:
         given["cameras"] = tuple(StationCamera(uri=uri) for uri in arguments.camera)
     publish = {
         key: getattr(arguments, key)
-        for key in ("events", "maps", "map_policy", "replay")
+        for key in ("events", "maps", "map_policy", "replay", "control", "keys")
         if getattr(arguments, key) is not None
     }
     if arguments.journal is not None:

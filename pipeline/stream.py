@@ -73,6 +73,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replay", metavar="URL", help="hand out past events here (tcp://...:5557)"
     )
+    parser.add_argument(
+        "--control", metavar="URL", help="take orders here (tcp://...:5558), see `control`"
+    )
+    parser.add_argument(
+        "--keys", metavar="DIR", help="folder of keys: only clients on its list get in"
+    )
     parser.add_argument("--box", default=None, help="name of this box (default: the host's)")
     parser.add_argument("--count", type=_positive_int, default=None, help="stop after N parts")
     parser.add_argument(

@@ -39,7 +39,8 @@ ONLY_IMPORTERS = {
     "tensorrt": {"engine/tensorrt_build.py", "engine/backends/tensorrt_cuda.py"},
     "pycuda": {"engine/cuda.py"},
     "zmq": {"pipeline/publish.py", "pipeline/replay.py", "pipeline/control.py"}
-    | {"pipeline/subscriber.py", "pipeline/security.py", "pipeline/fan_out.py"},
+    | {"pipeline/subscriber.py", "pipeline/security.py", "pipeline/fan_out.py"}
+    | {"pipeline/control_client.py", "pipeline/services.py"},
 }
 
 

@@ -316,8 +316,8 @@ def test_a_gap_is_filled_by_itself_and_what_never_existed_is_declared_gone(
             if seq in (5, 6):
                 # On the box but not on the wire: what a cut cable does.
                 publisher.last_seq = seq
-                assert publisher._journal is not None
-                publisher._journal.append(seq, event(seq))
+                assert publisher._services.journal is not None
+                publisher._services.journal.append(seq, event(seq))
             else:
                 publisher.send_result(result(number))
         items: list[Item] = []
