@@ -21,7 +21,7 @@ from ..errors import SkrdError
 from .clock import SYSTEM_CLOCK, Clock
 from .control_port import ControlRefused, LineControl
 from .control_wire import (
-    MAX_REQUEST_BYTES,
+    CUT_OFF_BYTES,
     Answer,
     Audit,
     AuditEntry,
@@ -42,6 +42,7 @@ from .endpoints import bind_problem
 from .fan_out import HEARTBEAT_OPTIONS
 from .journal import Journal
 from .key_files import allowed_keys
+from .refusals import Refusals
 from .wire_record import DecodeError
 
 log = logging.getLogger(__name__)
@@ -80,8 +81,8 @@ class ControlServer:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.endpoint = endpoint
-        self.refused = 0
-        """Requests that were not understood or not allowed."""
+        self.refusals = Refusals(journal, "control", clock)
+        """Messages that were no requests."""
         self._line, self._journal, self._keys, self._clock = line, journal, keys, clock
         self._box, self._boot = box, boot
         self._stop = threading.Event()
@@ -104,7 +105,7 @@ class ControlServer:
             zmq.SNDHWM: 64,
             zmq.RCVHWM: 64,
             zmq.ROUTER_MANDATORY: 1,
-            zmq.MAXMSGSIZE: MAX_REQUEST_BYTES,
+            zmq.MAXMSGSIZE: CUT_OFF_BYTES,
         }.items():
             socket.setsockopt(option, value)
         if protect is not None:
@@ -148,15 +149,12 @@ class ControlServer:
         try:
             request = decode_request([frame.bytes for frame in frames])
         except DecodeError as error:
-            self.refused += 1
-            log.warning("audit: %s (%s) sent no request: %s", who.name, who.role, error)
-            self._note(who, "malformed", "", str(error))
+            self.refusals.note(who.name, who.role, str(error))
             return encode_answer(self._answer("", "", ok=False, error=str(error)))
         key = (who.name, request.id)
         if key in self._answered:
             return self._answered[key]
         if not may(who.role, request):
-            self.refused += 1
             text = f"the role {who.role} may not ask for {op_of(request)}"
             return self._remember(key, self._concluded(request, who, error=text))
         self._answered[key] = None

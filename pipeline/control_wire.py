@@ -17,6 +17,9 @@ from .wire_messages import PROTOCOL, PROTOCOL_MAJOR, Boot, Count, Name
 from .wire_record import DecodeError
 
 MAX_REQUEST_BYTES = 64 * 1024
+CUT_OFF_BYTES = 4 * MAX_REQUEST_BYTES
+"""Up to here a message that is too long is refused and noted; beyond, libzmq cuts the connection
+before anything is kept, and tells nobody."""
 Text = Annotated[str, Meta(max_length=200)]
 RequestId = Annotated[str, Meta(min_length=8, max_length=64)]
 PartId = Annotated[str, Meta(min_length=1, max_length=128)]

@@ -162,12 +162,17 @@ class Journal:
 
     def note_audit(self, who: str, role: str, op: str, arguments: str, outcome: str) -> None:
         """Write down what somebody asked of the line; any thread."""
-        values = (who, role, op, arguments, outcome)
-        self._queue.put(Note("audit", self._clock.wall_ns(), values))
+        self._note(Note("audit", self._clock.wall_ns(), (who, role, op, arguments, outcome)))
 
     def note_feedback(self, seq: int, truth: str, who: str, note: str) -> None:
         """Write down what the part of event `seq` really was; any thread."""
-        self._queue.put(Note("feedback", self._clock.wall_ns(), (seq, truth, who, note)))
+        self._note(Note("feedback", self._clock.wall_ns(), (seq, truth, who, note)))
+
+    def _note(self, note: Note) -> None:
+        if self._queue.qsize() < QUEUE_EVENTS:
+            self._queue.put(note)
+        else:
+            log.error("the journal is behind and did not take this: %s", note)
 
     def alarms(self) -> list[JournalAlarm]:
         """What changed since the last call."""

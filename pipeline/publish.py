@@ -287,8 +287,9 @@ class Publisher:
         )
         events, maps = self._open_sockets()
         events.send(wire.encode_heartbeat(header))
-        events.subscribers()
-        maps.subscribers()
+        for name, socket in (("events", events), ("maps", maps)):
+            socket.subscribers()
+            self._services.note_foreign(name, socket.foreign)
         return True
 
     def close(self, text: str = "") -> None:

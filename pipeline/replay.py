@@ -10,9 +10,11 @@ import contextlib
 import logging
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
 import zmq
 
 from ..errors import ConfigError, NetworkError
@@ -21,8 +23,9 @@ from .clock import SYSTEM_CLOCK, Clock
 from .endpoints import bind_problem
 from .journal import Journal
 from .journal_store import JournalStore
+from .refusals import Refusals
 from .replay_wire import (
-    MAX_REQUEST_BYTES,
+    CUT_OFF_BYTES,
     PAGE_EVENTS,
     Reply,
     Request,
@@ -39,10 +42,12 @@ log = logging.getLogger(__name__)
 
 _POLL_MS = 100
 _MAX_REPLY_PART = 8 * 1024 * 1024
+_PAGES_AHEAD = 4
+"""Requests in flight: the box reads while the client decodes."""
 HEARTBEAT_OPTIONS: dict[int, int] = {
-    zmq.HEARTBEAT_IVL: 1000,
-    zmq.HEARTBEAT_TIMEOUT: 3000,
-    zmq.HEARTBEAT_TTL: 3000,
+    zmq.HEARTBEAT_IVL: 500,
+    zmq.HEARTBEAT_TIMEOUT: 2000,
+    zmq.HEARTBEAT_TTL: 2000,
 }
 
 
@@ -69,8 +74,8 @@ class ReplayServer:
         snapshot: Callable[[], Snapshot],
     ) -> None:
         self.endpoint = endpoint
-        self.refused = 0
-        """Requests that were not understood."""
+        self.refusals = Refusals(journal, "replay")
+        """Messages that were no requests."""
         self._journal = journal
         self._snapshot = snapshot
         self._stop = threading.Event()
@@ -88,7 +93,7 @@ class ReplayServer:
             zmq.LINGER: 0,
             zmq.SNDHWM: 256,
             zmq.ROUTER_MANDATORY: 1,
-            zmq.MAXMSGSIZE: MAX_REQUEST_BYTES,
+            zmq.MAXMSGSIZE: CUT_OFF_BYTES,
         }.items():
             socket.setsockopt(option, value)
         if protect is not None:
@@ -114,15 +119,17 @@ class ReplayServer:
 
     def _serve(self, socket: zmq.Socket[bytes]) -> None:
         reader: JournalStore | None = None
+        keyed = bool(socket.getsockopt(zmq.CURVE_SERVER)) if zmq.has("curve") else False
         while not self._stop.is_set():
             if not socket.poll(_POLL_MS):
                 continue
-            client, *parts = socket.recv_multipart()
+            identity, *frames = socket.recv_multipart(copy=False)
+            client, parts = identity.bytes, [frame.bytes for frame in frames]
             try:
                 request = decode_request(parts)
             except DecodeError as error:
-                self.refused += 1
-                log.warning("refused a replay request: %s", error)
+                who = str(frames[0].get("User-Id")) if keyed else "local"
+                self.refusals.note(who, "client" if keyed else "engineer", str(error))
                 continue
             try:
                 reader = reader or self._journal.reader()
@@ -276,16 +283,34 @@ class ReplayClient:
         return self.call(Request(id=self._next_id(), op="part", part=part), patience_s)[1]
 
     def events(self, first: int, last: int, patience_s: float = 5.0) -> Iterator[Message]:
-        """All stored events with first <= seq <= last, in order."""
-        while first <= last:
-            request = Request(id=self._next_id(), op="get", first=first, last=last)
-            reply, messages = self.call(request, patience_s)
+        """All stored events with first <= seq <= last, in order.
+
+        While one page is decoded the box reads the next ones. Raises NetworkError when an answer
+        is missing for `patience_s`, or says that the journal cannot be read.
+        """
+        now, _ = self.snapshot(patience_s)
+        first, newest = max(first, now.oldest), now.newest
+        ahead: deque[Request] = deque()
+        while first <= min(last, newest) or ahead:
+            while first <= min(last, newest) and len(ahead) < _PAGES_AHEAD:
+                page_to = min(first + PAGE_EVENTS - 1, last)
+                ahead.append(Request(id=self._next_id(), op="get", first=first, last=page_to))
+                self.ask(ahead[-1])
+                first = page_to + 1
+            wanted = ahead.popleft()
+            found = self.answer(patience_s)
+            while found is not None and found[0].id < wanted.id:
+                found = self.answer(patience_s)
+            if found is None or found[0].id != wanted.id:
+                # Something was lost on the way: this page again, the later ones after it.
+                first = wanted.last + 1
+                ahead.clear()
+                found = self.call(msgspec.structs.replace(wanted, id=self._next_id()), patience_s)
+            reply, messages = found
             if reply.error:
                 raise NetworkError(f"{self.connect}: {reply.error}", "look at the box's log")
+            newest = max(newest, reply.newest)
             yield from messages
-            if not reply.more or not messages:
-                return
-            first = messages[-1].header.seq + 1
 
     def _next_id(self) -> int:
         self._id += 1

@@ -23,6 +23,8 @@ from .wire_record import DecodeError
 
 PAGE_EVENTS = 500
 MAX_REQUEST_BYTES = 64 * 1024
+CUT_OFF_BYTES = 4 * MAX_REQUEST_BYTES
+"""As in control_wire.py: longer messages cost their sender the connection."""
 _LENGTHS = struct.Struct("<HHH")
 RETRY_NS = 2_000_000_000
 _NOT_YET_NS = 200_000_000

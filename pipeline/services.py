@@ -6,6 +6,7 @@ Each has a thread of its own; all of them are optional and opened from the setti
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from .control import ControlServer
 from .control_port import LineControl
 from .journal import Journal, JournalAlarm
 from .publish_settings import PublishSettings
+from .refusals import Refusals
 from .replay import ReplayServer, Snapshot
 from .security import Door, protect_server
 
@@ -32,6 +34,7 @@ class Services:
         self.journal: Journal | None = None
         self.replay_endpoint = settings.replay
         self.control_endpoint = settings.control
+        self._foreign: dict[str, Refusals] = {}
         self._door: Door | None = None
         self._replay: ReplayServer | None = None
         self._control: ControlServer | None = None
@@ -87,6 +90,12 @@ class Services:
             for text in refusals:
                 self.journal.note_audit("unknown", "none", "connect", "", f"refused: {text}")
         return refusals
+
+    def note_foreign(self, socket: str, texts: deque[str]) -> None:
+        """Leave an audit line for what clients sent to a socket that only publishes."""
+        while texts:
+            refusals = self._foreign.setdefault(socket, Refusals(self.journal, socket, self._clock))
+            refusals.note("a subscriber", "none", texts.popleft())
 
     def journal_alarms(self) -> list[JournalAlarm]:
         return self.journal.alarms() if self.journal is not None else []

@@ -56,9 +56,9 @@ CLIENT_OPTIONS: dict[int, int] = {
     zmq.CONNECT_TIMEOUT: 1000,
     zmq.RECONNECT_IVL: 100,
     zmq.RECONNECT_IVL_MAX: 1000,
-    zmq.HEARTBEAT_IVL: 1000,
-    zmq.HEARTBEAT_TIMEOUT: 3000,
-    zmq.HEARTBEAT_TTL: 3000,
+    zmq.HEARTBEAT_IVL: 500,
+    zmq.HEARTBEAT_TIMEOUT: 2000,
+    zmq.HEARTBEAT_TTL: 2000,
     zmq.MAXMSGSIZE: 8 * 1024 * 1024,
 }
 """A healed cable is used again within a second or so; the defaults need seven."""
