@@ -164,7 +164,11 @@ class JournalStore:
 
     def span(self) -> tuple[int, int]:
         """(oldest, newest) seq; (0, 0) when the journal is empty."""
-        row = self._connection.execute("SELECT min(seq), max(seq) FROM events").fetchone()
+        # Two queries in one: SQLite looks min and max up only when each stands alone, and reads
+        # the whole table otherwise.
+        row = self._connection.execute(
+            "SELECT (SELECT min(seq) FROM events), (SELECT max(seq) FROM events)"
+        ).fetchone()
         return (row[0] or 0, row[1] or 0)
 
     def of_part(self, part_id: str, limit: int = PAGE_EVENTS) -> list[list[bytes]]:

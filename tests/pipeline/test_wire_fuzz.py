@@ -17,6 +17,17 @@ import pytest
 import zmq
 from skrd4ad.pipeline import wire
 from skrd4ad.pipeline import wire_messages as fields
+from skrd4ad.pipeline.control_client import ControlClient
+from skrd4ad.pipeline.control_wire import (
+    Audit,
+    Drain,
+    Feedback,
+    Reload,
+    Resync,
+    SetThreshold,
+    Trigger,
+)
+from skrd4ad.pipeline.control_wire import encode_request as encode_order
 from skrd4ad.pipeline.journal import JournalSettings
 from skrd4ad.pipeline.publish import Publisher, PublishSettings
 from skrd4ad.pipeline.replay import replay_client
@@ -31,6 +42,18 @@ REQUESTS = [
     [encode_request(Request(id=1, op="snapshot"))],
     [encode_request(Request(id=2, op="get", first=1, last=50))],
     [encode_request(Request(id=3, op="part", part="A-1"))],
+]
+ORDERS = [
+    [encode_order(order)]
+    for order in (
+        Trigger(id="same-id-1", part="A-1"),
+        Feedback(id="same-id-2", seq=1, truth="ng", who="Anna"),
+        SetThreshold(id="same-id-3", value=0.5),
+        Reload(id="same-id-4", plan="a.plan"),
+        Resync(id="same-id-5"),
+        Drain(id="same-id-6"),
+        Audit(id="same-id-7"),
+    )
 ]
 TOKENS = [b"[", b"{", b'"', b"\\ud800", b"null", b"-1", b"1e999", b"\x00"]
 PATIENCE_S = 20.0
@@ -70,14 +93,14 @@ def mutate(rng: random.Random, seed: list[bytes]) -> list[bytes]:
 def publisher(tmp_path: Path) -> Iterator[Publisher]:
     journal = JournalSettings(path=str(tmp_path / "journal.sqlite3"), min_free_mb=0.0)
     settings = PublishSettings(
-        events=FREE, maps=FREE, map_policy="none", replay=FREE, journal=journal
+        events=FREE, maps=FREE, map_policy="all", replay=FREE, control=FREE, journal=journal
     )
     with Publisher(settings, "edge07") as opened:
         yield opened
 
 
 def attack(publisher: Publisher, messages: int, seed: int) -> None:
-    """Mutated messages at the decoder, at a subscriber, and at all three sockets of the box."""
+    """Mutated messages at the decoder, at a subscriber, and at all four sockets of the box."""
     rng = random.Random(seed)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     liar = context.socket(zmq.PUB)  # a false box that our subscriber is led to
@@ -86,14 +109,20 @@ def attack(publisher: Publisher, messages: int, seed: int) -> None:
     dealer = context.socket(zmq.DEALER)
     assert publisher.replay_endpoint is not None
     dealer.connect(publisher.replay_endpoint)
-    raw = context.socket(zmq.XSUB)
-    raw.connect(publisher.events_endpoint)
+    orders = context.socket(zmq.DEALER)
+    assert publisher.control_endpoint is not None
+    orders.connect(publisher.control_endpoint)
+    raws = [context.socket(zmq.XSUB) for _ in range(2)]
+    for raw, endpoint in zip(
+        raws, (publisher.events_endpoint, publisher.maps_endpoint), strict=True
+    ):
+        raw.connect(endpoint)
     publisher.send_state("RUNNING")
     with Subscriber(f"tcp://127.0.0.1:{port}") as stream:
         stream.receive(0.3)
         for number in range(messages):
             parts = mutate(rng, rng.choice(SEEDS))
-            target = number % 4
+            target = number % 5
             if target == 0:
                 with contextlib.suppress(DecodeError):
                     wire.decode(parts)
@@ -106,10 +135,16 @@ def attack(publisher: Publisher, messages: int, seed: int) -> None:
                 dealer.send_multipart(request, flags=zmq.NOBLOCK)
                 while dealer.poll(0):
                     dealer.recv_multipart()
+            elif target == 3:
+                orders.poll(int(PATIENCE_S * 1000), zmq.POLLOUT)
+                orders.send_multipart(mutate(rng, rng.choice(ORDERS)), flags=zmq.NOBLOCK)
+                while orders.poll(0):
+                    orders.recv_multipart()
             else:
                 # What a client sends to an XPUB: subscriptions, or anything else.
-                raw.send(b"".join(parts)[:2000], flags=zmq.NOBLOCK)
-                if number % 40 == 3:
+                with contextlib.suppress(zmq.Again):
+                    rng.choice(raws).send(b"".join(parts)[:2000], flags=zmq.NOBLOCK)
+                if number % 40 == 4:
                     assert publisher.subscribers <= 1
                     publisher.heartbeat_if_due(fields.HealthFields(ready=True, uptime_s=1.0))
                     publisher.send_state("RUNNING")
@@ -124,6 +159,8 @@ def attack(publisher: Publisher, messages: int, seed: int) -> None:
         while stream.check.last_seq < seq:
             assert time.monotonic() < deadline
             stream.receive(0.1)
+    with ControlClient(publisher.control_endpoint, patience_s=PATIENCE_S) as control:
+        assert any(entry.op == "malformed" for entry in control.audit(200))
     with replay_client(publisher.replay_endpoint) as client:
         assert client.snapshot(PATIENCE_S)[0].state == "DRAINING"
 
