@@ -20,7 +20,7 @@ HEARTBEAT_OPTIONS: dict[int, int] = {
 }
 """Without these a cut cable is invisible to both ends; with them it shows within three seconds."""
 
-MAX_FROM_SUBSCRIBER_BYTES = 4096
+MAX_FROM_SUBSCRIBER_BYTES = 64 * 1024
 
 
 class FanOut:
@@ -49,7 +49,8 @@ class FanOut:
         defaults: dict[int, int] = {
             zmq.LINGER: 0,
             zmq.XPUB_VERBOSER: 1,
-            # What a client sends here is a topic; the handshake of CURVE needs less than 1 KB.
+            # What a client sends here is a topic. Longer messages are noted up to this size;
+            # beyond it libzmq cuts the connection.
             zmq.MAXMSGSIZE: MAX_FROM_SUBSCRIBER_BYTES,
             zmq.IPV6: int("[" in endpoint),
         }

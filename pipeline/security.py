@@ -108,6 +108,7 @@ class Door:
         self.folder = folder
         self.server = read_secret_key(folder / "server.secret")
         self.admitted = 0
+        self._to_watch: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._refusals: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._told: dict[tuple[str, str], float] = {}
         self._stop = threading.Event()
@@ -117,9 +118,15 @@ class Door:
         socket = context.socket(zmq.REP)
         socket.setsockopt(zmq.LINGER, 0)
         socket.bind(ZAP_ENDPOINT)
-        self._thread = threading.Thread(target=self._serve, args=(socket,), name="door")
+        self._thread = threading.Thread(target=self._serve, args=(context, socket), name="door")
         self._thread.daemon = True
         self._thread.start()
+
+    def watch(self, socket: zmq.Socket[bytes], domain: str) -> None:
+        """Note also clients that speak no CURVE at all: libzmq sends those away without asking."""
+        address = f"inproc://door.{domain}.{id(socket)}"
+        socket.monitor(address, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
+        self._to_watch.put((address, domain))
 
     def close(self) -> None:
         """Stop answering; nobody is let in any more. Safe to call twice."""
@@ -135,11 +142,27 @@ class Door:
             found.append(self._refusals.get())
         return found
 
-    def _serve(self, socket: zmq.Socket[bytes]) -> None:
+    def _serve(self, context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes]) -> None:
+        watched: dict[zmq.Socket[bytes], str] = {}
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
         while not self._stop.is_set():
-            if socket.poll(100):
-                socket.send_multipart(self._answer(socket.recv_multipart()))
-        socket.close(linger=0)
+            while not self._to_watch.empty():
+                address, domain = self._to_watch.get()
+                monitor = context.socket(zmq.PAIR)
+                monitor.setsockopt(zmq.LINGER, 0)
+                monitor.connect(address)
+                poller.register(monitor, zmq.POLLIN)
+                watched[monitor] = domain
+            for ready, _ in poller.poll(100):
+                if ready is socket:
+                    socket.send_multipart(self._answer(socket.recv_multipart()))
+                else:
+                    # Two parts: the event's number and value, and our own endpoint.
+                    ready.recv_multipart()
+                    self._tell("a client", watched[ready], "no key (its handshake is not CURVE)")
+        for one in (socket, *watched):
+            one.close(linger=0)
 
     def _answer(self, request: list[bytes]) -> list[bytes]:
         # version, request id, domain, address, routing id, mechanism, credentials...
@@ -166,7 +189,7 @@ class Door:
 
     def _tell(self, address: str, domain: str, reason: str) -> None:
         now = time.monotonic()
-        key = (address, reason)
+        key = (address, f"{domain}: {reason}")
         if now - self._told.get(key, -_SAME_REFUSAL_S) < _SAME_REFUSAL_S:
             return
         if len(self._told) > 1000:

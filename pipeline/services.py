@@ -49,8 +49,13 @@ class Services:
         """What puts the box's key on a socket, None where no keys are used."""
         if self._door is None:
             return None
-        server = self._door.server
-        return lambda socket: protect_server(socket, server, domain)
+        door = self._door
+
+        def lock(socket: zmq.Socket[bytes]) -> None:
+            protect_server(socket, door.server, domain)
+            door.watch(socket, domain)
+
+        return lock
 
     def open_others(
         self, context: zmq.Context[zmq.Socket[bytes]], snapshot: Callable[[], Snapshot]
