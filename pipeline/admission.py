@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,7 +37,8 @@ class Admission:
 
     `depth` bounds what waits in `every` mode; `in_flight_limit` bounds what was taken and has no
     result yet, so that memory is bounded however slow the publisher is. After `part_limit` parts
-    it closes by itself.
+    it closes by itself. `on_admitted` is called in the capture thread for every admitted part; it
+    must return in microseconds and not call back into the admission.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Admission:
         in_flight_limit: int = 64,
         part_limit: int | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        on_admitted: Callable[[Ticket], None] = lambda ticket: None,
     ) -> None:
         if depth < 1 or in_flight_limit < 1:
             raise ValueError("depth and in_flight_limit are at least 1")
@@ -54,6 +57,7 @@ class Admission:
         self._in_flight_limit = in_flight_limit
         self._part_limit = part_limit
         self._clock = clock
+        self._on_admitted = on_admitted
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._work = threading.Condition(self._lock)
@@ -76,15 +80,17 @@ class Admission:
             if self.mode == "every":
                 if not self._room.wait_for(self._has_room, timeout_s) or self._closed:
                     return False
-                self._queue.append(Ticket(frame, self._clock.mono_ns()))
+                self._queue.append(ticket := Ticket(frame, self._clock.mono_ns()))
             else:
                 if self._closed:
                     return False
                 if frame.camera in self._slots:
                     self._count_drop(SUPERSEDED)
                 # Assigning keeps a waiting camera's place in the order, so none is starved.
-                self._slots[frame.camera] = Ticket(frame, self._clock.mono_ns())
+                self._slots[frame.camera] = ticket = Ticket(frame, self._clock.mono_ns())
             self._admitted += 1
+            # Under the lock, so that nobody can take the part before it was announced.
+            self._on_admitted(ticket)
             self._work.notify()
             if self._admitted == self._part_limit:
                 self._close()

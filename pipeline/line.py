@@ -23,12 +23,14 @@ from . import wire_messages as wire
 from .admission import Admission, Ticket
 from .capture.camera import Camera, CameraSettings
 from .clock import SYSTEM_CLOCK, Clock
+from .control_port import LineControl
 from .decide import apply_deadline
+from .engine_watch import EngineWatch
 from .health import StageLatencies, health_fields
 from .judge import Judged, judge, not_judged, result_of, warm_up
+from .line_control import RunningLine
 from .line_records import LineSettings, LineSummary
-from .outlet import Alarm, Finish, Outlet, State
-from .records import Result
+from .outlet import Alarm, Finish, Outlet, Revision, State
 
 log = logging.getLogger(__name__)
 STOP_LIMIT_S = 3.0
@@ -36,8 +38,6 @@ _DRAIN_LIMIT_S = 2.0
 """How long the infer thread may judge what was waiting when the stop came."""
 _HANG_LIMIT_NS = 200_000_000
 _IDLE_S = 0.1
-ENGINE_FAILED_AFTER = 3
-"""Consecutive parts without an inference before the alarm "engine_failed"."""
 
 
 def run_line(
@@ -50,18 +50,25 @@ def run_line(
     on_ready: Callable[[Engine], None] = lambda engine: None,
     on_alive: Callable[[], object] = lambda: None,
     clock: Clock = SYSTEM_CLOCK,
+    on_admitted: Callable[[Ticket], None] = lambda ticket: None,
+    on_control: Callable[[LineControl], None] = lambda control: None,
 ) -> LineSummary:
     """Run until every source has ended, the part limit is reached, or `stop` is set.
 
     `on_alive` is called about once a second while all stages make progress (for a watchdog).
+    `on_admitted` is called in the camera's thread for every admitted part, before its result can
+    exist; `on_control` once, when the line is ready, with what changes it while it runs.
     Raises CameraError, EngineError or NetworkError when the line cannot start, or when a thread
     fails later on; parts admitted until then have their results.
     """
-    line = _Line(cameras, open_engine, threshold, outlet, settings, on_alive, clock)
+    line = _Line(
+        cameras, open_engine, threshold, outlet, settings, on_alive, clock, on_admitted, stop
+    )
     try:
         line.start(stop)
         if line.ready(stop):
             on_ready(line.engine())
+            on_control(line.control)
             line.wait_for_subscribers(stop)
             line.run(stop)
     finally:
@@ -82,13 +89,21 @@ class _Line:
         settings: LineSettings,
         on_alive: Callable[[], object],
         clock: Clock,
+        on_admitted: Callable[[Ticket], None],
+        stop: threading.Event,
     ) -> None:
         self._settings, self._on_alive, self._clock = settings, on_alive, clock
         self._open_engine, self._threshold, self._outlet = open_engine, threshold, outlet
         self._admission = Admission(
-            settings.mode, settings.depth, part_limit=settings.part_limit, clock=clock
+            settings.mode,
+            settings.depth,
+            part_limit=settings.part_limit,
+            clock=clock,
+            on_admitted=on_admitted,
         )
-        self._outbox: queue.SimpleQueue[Judged | State | Alarm | Finish] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Judged | State | Alarm | Revision | Finish] = (
+            queue.SimpleQueue()
+        )
         self._changed = threading.Event()
         self._cameras = [
             Camera(
@@ -108,11 +123,12 @@ class _Line:
             target=self._guarded, args=(self._publish_loop,), daemon=True
         )
         self._infer.name, self._publish.name = "infer", "publish"
+        self.control = RunningLine([one.name for one in cameras], threshold, stop.set)
         self._engine: Engine | None = None
         self._outlet_open, self._subscribed = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
         self._state: wire.State = "STARTING"
-        self._engine_failures = 0
+        self._engine_watch = EngineWatch(outlet.send_alarm)
         self._latencies = StageLatencies()
         self._verdicts = {"ok": 0, "ng": 0, "review": 0, "err": 0}
         self._drain_until_ns: int | None = None
@@ -263,10 +279,18 @@ class _Line:
             while (tickets := self._admission.take(engine.manifest.batch, _IDLE_S)) is not None:
                 fresh = [ticket for ticket in tickets if not self._given_up(ticket)]
                 if fresh:
+                    self._follow_control()
                     self._inferring_since_ns = self._clock.mono_ns()
                     for judged in judge(engine, self._threshold, fresh, self._clock):
                         self._outbox.put(judged)
                     self._inferring_since_ns = None
+
+    def _follow_control(self) -> None:
+        """Judge by the operators' threshold; its revision goes ahead of the parts in the outbox."""
+        current = self.control.threshold
+        if current is not self._threshold:
+            self._threshold = current
+            self._outbox.put(Revision(current.revision))
 
     def _given_up(self, ticket: Ticket) -> bool:
         """Whether a part cannot matter any more; found out before it costs an inference."""
@@ -299,6 +323,8 @@ class _Line:
                     self._publish_part(item)
                 elif isinstance(item, State):
                     outlet.send_state(item.state, item.text)
+                elif isinstance(item, Revision):
+                    outlet.set_threshold_revision(item.revision)
                 elif isinstance(item, Alarm):
                     outlet.send_alarm(item.name, item.active, item.text, item.camera)
                 outlet.heartbeat_if_due(self._health)
@@ -310,7 +336,7 @@ class _Line:
         finally:
             outlet.close()
 
-    def _next_item(self) -> Judged | State | Alarm | Finish | None:
+    def _next_item(self) -> Judged | State | Alarm | Revision | Finish | None:
         try:
             return self._outbox.get(timeout=_IDLE_S)
         except queue.Empty:
@@ -328,18 +354,7 @@ class _Line:
         self._verdicts[result.verdict.value] += 1
         self._latencies.add(result.latency)
         self._last_result_ns = now_ns
-        self._watch_engine(result)
-
-    def _watch_engine(self, result: Result) -> None:
-        """One bad part is an `err`; several in a row mean that nothing is inspected any more."""
-        if result.evaluated and self._engine_failures >= ENGINE_FAILED_AFTER:
-            self._outlet.send_alarm("engine_failed", False)
-        if result.evaluated:
-            self._engine_failures = 0
-        elif "engine" in result.reasons:
-            self._engine_failures += 1
-            if self._engine_failures == ENGINE_FAILED_AFTER:
-                self._outlet.send_alarm("engine_failed", True, result.detail)
+        self._engine_watch.see(result)
 
     def _look_for_subscribers(self) -> None:
         wanted = self._settings.wait_subscribers

@@ -17,6 +17,7 @@ class Outlet(Protocol):
     def send_result(self, result: Result, dropped_since_boot: int = 0) -> int: ...
     def send_state(self, state: wire.State, text: str = "") -> int: ...
     def send_alarm(self, name: str, active: bool, text: str = "", camera: str = "") -> int: ...
+    def set_threshold_revision(self, revision: int) -> None: ...
     def heartbeat_if_due(self, snapshot: Callable[[], wire.HealthFields]) -> bool: ...
     @property
     def subscribers(self) -> int: ...
@@ -40,6 +41,13 @@ class Alarm:
     active: bool
     text: str = ""
     camera: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """From the next event on, name this revision of the threshold."""
+
+    revision: int
 
 
 class Finish:

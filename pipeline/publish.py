@@ -153,6 +153,10 @@ class Publisher:
         """Name another plan in all results from now on."""
         self._context = dataclasses.replace(self._context, model=wire.bounded_model(model))
 
+    def set_threshold_revision(self, revision: int) -> None:
+        """Name this revision of the threshold in all results from now on. Publish thread only."""
+        self.set_model(msgspec.structs.replace(self._context.model, thr_rev=revision))
+
     def send_result(self, result: Result, dropped_since_boot: int = 0) -> int:
         """Publish one result, then its map if the policy asks for it. Returns its seq.
 

@@ -123,6 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
             stop.event,
             on_ready=lambda engine: _announce(arguments, plan, threshold, engine, publisher),
             on_alive=partial(notify_systemd, "WATCHDOG=1"),
+            on_control=publisher.control,
         )
     _print_summary(summary, arguments.json)
     return EXIT_INTERRUPTED if stop.signal == signal.SIGINT else 0
