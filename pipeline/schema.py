@@ -1,4 +1,4 @@
-"""JSON Schemas of the headers, from the types: `python -m skrd4ad.pipeline.schema configs/schema`.
+"""JSON Schemas of headers and station file: `python -m skrd4ad.pipeline.schema configs/schema`.
 
 A test compares the files with the types, so neither can change alone.
 """
@@ -16,6 +16,7 @@ import msgspec
 from ..engine.atomic import write_atomically
 from . import wire_messages as fields
 from .control_wire import control_schemas
+from .station import station_schema
 
 HEADERS: dict[str, type[fields.Header]] = {
     "res": fields.ResultHeader,
@@ -28,10 +29,11 @@ HEADERS: dict[str, type[fields.Header]] = {
 
 
 def schema_files() -> dict[str, bytes]:
-    """File name -> content, one schema (draft 2020-12) per kind of message."""
+    """File name -> content, one schema (draft 2020-12) per kind of message, and the station."""
     files = {f"skrd1-{kind}.schema.json": _schema(kind, header) for kind, header in HEADERS.items()}
     for name, schema in control_schemas().items():
         files[f"skrd1-control-{name}.schema.json"] = _text(_undented(schema))
+    files["station.schema.json"] = _text(_undented(station_schema()))
     return files
 
 
