@@ -108,7 +108,7 @@ class Door:
         self.folder = folder
         self.server = read_secret_key(folder / "server.secret")
         self.admitted = 0
-        self._to_watch: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._to_watch: queue.SimpleQueue[tuple[zmq.Socket[bytes], str]] = queue.SimpleQueue()
         self._refusals: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._told: dict[tuple[str, str], float] = {}
         self._stop = threading.Event()
@@ -118,15 +118,21 @@ class Door:
         socket = context.socket(zmq.REP)
         socket.setsockopt(zmq.LINGER, 0)
         socket.bind(ZAP_ENDPOINT)
-        self._thread = threading.Thread(target=self._serve, args=(context, socket), name="door")
+        self._thread = threading.Thread(target=self._serve, args=(socket,), name="door")
         self._thread.daemon = True
         self._thread.start()
 
     def watch(self, socket: zmq.Socket[bytes], domain: str) -> None:
         """Note also clients that speak no CURVE at all: libzmq sends those away without asking."""
         address = f"inproc://door.{domain}.{id(socket)}"
-        socket.monitor(address, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
-        self._to_watch.put((address, domain))
+        # Either side may notice first that they do not fit, so both events mean the same.
+        events = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        socket.monitor(address, events)
+        # Connected here and handed over: what happens before is not told again.
+        monitor = socket.context.socket(zmq.PAIR)
+        monitor.setsockopt(zmq.LINGER, 0)
+        monitor.connect(address)
+        self._to_watch.put((monitor, domain))
 
     def close(self) -> None:
         """Stop answering; nobody is let in any more. Safe to call twice."""
@@ -142,16 +148,13 @@ class Door:
             found.append(self._refusals.get())
         return found
 
-    def _serve(self, context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes]) -> None:
+    def _serve(self, socket: zmq.Socket[bytes]) -> None:
         watched: dict[zmq.Socket[bytes], str] = {}
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         while not self._stop.is_set():
             while not self._to_watch.empty():
-                address, domain = self._to_watch.get()
-                monitor = context.socket(zmq.PAIR)
-                monitor.setsockopt(zmq.LINGER, 0)
-                monitor.connect(address)
+                monitor, domain = self._to_watch.get()
                 poller.register(monitor, zmq.POLLIN)
                 watched[monitor] = domain
             for ready, _ in poller.poll(100):
@@ -160,7 +163,9 @@ class Door:
                 else:
                     # Two parts: the event's number and value, and our own endpoint.
                     ready.recv_multipart()
-                    self._tell("a client", watched[ready], "no key (its handshake is not CURVE)")
+                    self._tell("a client", watched[ready], "no key (no CURVE handshake)")
+        while not self._to_watch.empty():
+            watched.update([self._to_watch.get()])
         for one in (socket, *watched):
             one.close(linger=0)
 
