@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,8 +87,14 @@ class Journal:
     again since the last call, for the publisher to announce.
     """
 
-    def __init__(self, settings: JournalSettings, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        settings: JournalSettings,
+        clock: Clock = SYSTEM_CLOCK,
+        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+    ) -> None:
         self.settings = settings
+        self._free_bytes = free_bytes
         self.path = Path(settings.path)
         self.given_up = 0
         """Events that were published and could not be stored."""
@@ -322,7 +328,7 @@ class Journal:
             oldest, newest = store.span()
             keep_from = newest - settings.max_events + 1
             size_mb = store.size_bytes() / 1e6
-            free_mb = shutil.disk_usage(self.path.parent).free / 1e6
+            free_mb = self._free_bytes(self.path.parent) / 1e6
             if size_mb > settings.max_mb or free_mb < settings.min_free_mb:
                 tenth = oldest + (newest - oldest) // 10 + 1
                 keep_from = max(keep_from, min(tenth, newest - _KEEP_ANYWAY))

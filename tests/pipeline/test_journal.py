@@ -231,6 +231,30 @@ def test_the_journal_keeps_to_its_limits_while_it_runs(
     assert journal.close()
 
 
+@pytest.mark.parametrize("limit", ["max_mb", "min_free_mb", "max_days"])
+def test_each_of_the_other_limits_takes_the_oldest_events_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr("skrd4ad.pipeline.journal._RETENTION_EVERY_S", 0.05)
+    monkeypatch.setattr("skrd4ad.pipeline.journal._RETRY_S", 0.05)
+    monkeypatch.setattr("skrd4ad.pipeline.journal._KEEP_ANYWAY", 100)
+    free = [10_000_000]
+    value = {"max_mb": 0.001, "min_free_mb": 5.0, "max_days": 0.0}[limit]
+    journal = Journal(settings(tmp_path, **{limit: value}), free_bytes=lambda folder: free[0])
+    journal.open()
+    for seq in range(1, 2001):
+        journal.append(seq, event(seq))
+    wait_until(lambda: journal.committed_seq == 2000)
+    reader = journal.reader()
+    if limit == "min_free_mb":
+        assert reader.span() == (1, 2000)  # 10 MB are enough
+        free[0] = 4_000_000
+    kept = {"max_days": (0, 0)}.get(limit, (1900, 2000))
+    wait_until(lambda: reader.span() == kept)
+    reader.close()
+    assert journal.close()
+
+
 def test_freed_space_goes_back_to_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite3"
     store = JournalStore(path)
