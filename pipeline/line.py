@@ -67,8 +67,8 @@ def run_line(
     try:
         line.start(stop)
         if line.ready(stop):
+            on_control(line.control)  # first: who reads READY may give an order at once
             on_ready(line.engine())
-            on_control(line.control)
             line.wait_for_subscribers(stop)
             line.run(stop)
     finally:
