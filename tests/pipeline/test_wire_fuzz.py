@@ -6,6 +6,7 @@ The short form runs with the suite; `pytest -m soak` sends a million mutated mes
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import time
@@ -175,7 +176,11 @@ def test_mutated_messages_at_every_socket_end_nothing(publisher: Publisher) -> N
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_a_million_mutated_messages_end_nothing_and_grow_nothing(publisher: Publisher) -> None:
+def test_a_million_mutated_messages_end_nothing_and_grow_nothing(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # pytest keeps every log record of a test, and here each of a million messages is logged.
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     process = psutil.Process(os.getpid())
     attack(publisher, 100_000, seed=2)
     before_mb = process.memory_info().rss / 1e6
