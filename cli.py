@@ -26,6 +26,7 @@ EXTRA_OF = {
     **dict.fromkeys(("torch", "torchvision", "onnx", "onnxscript", "safetensors"), "train"),
     **dict.fromkeys(("sklearn", "scipy", "matplotlib", "tensorboard", "tqdm"), "train"),
     **dict.fromkeys(("tensorrt", "pycuda"), "tensorrt"),
+    **dict.fromkeys(("paho", "asyncua", "pymodbus"), "bridges"),
 }
 """Optional packages and the extra that brings each."""
 
@@ -62,6 +63,7 @@ VERBS = (
     Verb("serve", "pipeline.serve", "the operator's page in a browser, its own process"),
     Verb("reproduce", "trainer.reproduce", "the poster's tables beside ours"),
     Verb("replay", "pipeline.fetch", "past events from a box's journal"),
+    Verb("bridge", "pipeline.bridges.bridge", "a box's results to MQTT, OPC UA or Modbus TCP"),
     Verb("control", "pipeline.control_command", "ask a running line: trigger, threshold, reload"),
     Verb("keys", "pipeline.keys", "keys and roles of the clients of a box"),
     Verb("render", "trainer.synthetic", "render a synthetic data set or belt video"),

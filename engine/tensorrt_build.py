@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, SupportsInt, TypeVar
 
 from ..errors import EngineError, MissingExtra
 from .atomic import write_atomically
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
 ProgressCallback = Callable[[str, int, int], None]
 """phase name, steps done, steps in all"""
 _MEBIBYTE = 1 << 20
@@ -90,7 +91,7 @@ def build_serialized(
         engine = _build(onnx, options, words, progress, strongly_typed=True)
         strongly_typed = True
     except EngineError:
-        if not hasattr(trt.BuilderFlag, "FP16"):
+        if _weak_fp16_flag() is None:
             raise
         # 10.3 (JetPack 6) has the flag for strong typing but only 10.12 calls it complete. Weak
         # typing on the same fp16 file computes in the same types where TensorRT finds it faster.
@@ -106,6 +107,12 @@ class _Words:
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self.errors: list[str] = []
+
+    def given(self, value: _T | None, what: str) -> _T:
+        """`value`; raises EngineError "TensorRT `what`: its own words" where there is none."""
+        if value is None:
+            raise self.failure(what)
+        return value
 
     def failure(self, what: str) -> EngineError:
         said = "; ".join(self.errors[-3:]) or "its logger is silent"
@@ -147,12 +154,15 @@ def _progress_monitor(callback: ProgressCallback) -> trt.IProgressMonitor:
             trt.IProgressMonitor.__init__(self)
             self._steps: dict[str, int] = {}
 
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self._steps[phase_name] = num_steps
-            callback(phase_name, 0, num_steps)
+        def phase_start(
+            self, phase_name: str, parent_phase: str | None, num_steps: SupportsInt
+        ) -> None:
+            self._steps[phase_name] = int(num_steps)
+            callback(phase_name, 0, int(num_steps))
 
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            callback(phase_name, step + 1, self._steps.get(phase_name, step + 1))
+        def step_complete(self, phase_name: str, step: SupportsInt) -> bool:
+            done = int(step) + 1
+            callback(phase_name, done, self._steps.get(phase_name, done))
             return True  # False would cancel the build
 
         def phase_finish(self, phase_name: str) -> None:
@@ -160,6 +170,13 @@ def _progress_monitor(callback: ProgressCallback) -> trt.IProgressMonitor:
             callback(phase_name, steps, steps)
 
     return Monitor()
+
+
+def _weak_fp16_flag() -> Any:
+    """BuilderFlag.FP16 where there still is one: TensorRT 11 has none."""
+    import tensorrt as trt
+
+    return getattr(trt.BuilderFlag, "FP16", None)
 
 
 def _build(
@@ -175,38 +192,42 @@ def _build(
     log = trt_logger(words)
     builder = trt.Builder(log)
     flag = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
-    network = builder.create_network(1 << int(flag) if strongly_typed else 0)
+    network = words.given(
+        builder.create_network(1 << int(flag) if strongly_typed else 0), "made no network"
+    )
     parser = trt.OnnxParser(network, log)
     if not parser.parse(onnx):
         problems = [str(parser.get_error(i)) for i in range(parser.num_errors)]
         words.errors.extend(problems)
         raise words.failure("cannot read the network")
-    _name_formats(network)
+    _name_formats(network, words)
     config = _config(builder, options, words)
     if not strongly_typed:
-        config.set_flag(trt.BuilderFlag.FP16)
+        config.set_flag(_weak_fp16_flag())
     if progress is not None:
         # Kept in a name of its own: TensorRT does not keep it alive.
         monitor = _progress_monitor(progress)
         config.progress_monitor = monitor
     serialized = builder.build_serialized_network(network, config)
-    if serialized is None:
-        raise words.failure("could not build the engine")
-    _save_timings(config, options.timing_cache)
-    return bytes(serialized)
+    engine = bytes(words.given(serialized, "could not build the engine"))
+    _save_timings(config, options.timing_cache, words)
+    return engine
 
 
-def _name_formats(network: trt.INetworkDefinition) -> None:
+def _name_formats(network: trt.INetworkDefinition, words: _Words) -> None:
     """Six outputs as HWC8, which our kernel reads with 16-byte loads; the input stays linear."""
     import tensorrt as trt
 
-    names = [network.get_output(i).name for i in range(network.num_outputs)]
-    if network.num_inputs != 1 or network.get_input(0).name != INPUT:
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    outputs = [
+        words.given(network.get_output(i), "lost an output") for i in range(network.num_outputs)
+    ]
+    if [tensor.name for tensor in inputs if tensor is not None] != [INPUT]:
         raise EngineError(f"expected one input '{INPUT}' in the ONNX file")
+    names = [tensor.name for tensor in outputs]
     if names != [*TEACHER, *STUDENT]:
         raise EngineError(f"expected the outputs {[*TEACHER, *STUDENT]}, the file has {names}")
-    for index in range(network.num_outputs):
-        tensor = network.get_output(index)
+    for tensor in outputs:
         if tensor.dtype != trt.DataType.HALF or tensor.shape[1] % 8:
             raise EngineError(f"{tensor.name} is {tensor.dtype} {tuple(tensor.shape)}, not half")
         tensor.allowed_formats = 1 << int(trt.TensorFormat.HWC8)
@@ -215,7 +236,7 @@ def _name_formats(network: trt.INetworkDefinition) -> None:
 def _config(builder: trt.Builder, options: BuildOptions, words: _Words) -> trt.IBuilderConfig:
     import tensorrt as trt
 
-    config = builder.create_builder_config()
+    config = words.given(builder.create_builder_config(), "made no builder configuration")
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * _MEBIBYTE)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.builder_optimization_level = options.optimization_level
@@ -231,9 +252,9 @@ def _config(builder: trt.Builder, options: BuildOptions, words: _Words) -> trt.I
     return config
 
 
-def _save_timings(config: trt.IBuilderConfig, path: Path | None) -> None:
+def _save_timings(config: trt.IBuilderConfig, path: Path | None, words: _Words) -> None:
     if path is None:
         return
-    cache = config.get_timing_cache()
-    if cache is not None:
-        write_atomically(path, bytes(cache.serialize()))
+    cache = words.given(config.get_timing_cache(), "kept no timing cache")
+    stored = words.given(cache.serialize(), "cannot write its timing cache")
+    write_atomically(path, bytes(stored))

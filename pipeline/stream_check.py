@@ -134,6 +134,10 @@ class StreamCheck:
                 return True
         return False
 
+    def forget_gaps(self) -> None:
+        """What is missing is known and accepted; `contiguous` begins anew."""
+        self._gaps.clear()
+
     @property
     def gaps(self) -> tuple[Gap, ...]:
         """What is missing now, oldest first."""

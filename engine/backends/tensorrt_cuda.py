@@ -70,10 +70,9 @@ class TensorrtNetwork:
         self._words = new_words()
         self._log = trt_logger(self._words)  # TensorRT keeps a bare pointer to it
         self._runtime = trt.Runtime(self._log)
-        loaded = self._runtime.deserialize_cuda_engine(engine)
-        if loaded is None:
-            raise self._words.failure("refuses the plan's engine")
-        self._engine: trt.ICudaEngine = loaded
+        self._engine: trt.ICudaEngine = self._words.given(
+            self._runtime.deserialize_cuda_engine(engine), "refuses the plan's engine"
+        )
         found = read_tensors(self._engine)
         if found != manifest.tensors:
             raise PlanError(
@@ -81,10 +80,9 @@ class TensorrtNetwork:
                 f" {_table(manifest.tensors)}",
                 "compile the plan again",
             )
-        context = self._engine.create_execution_context()
-        if context is None:
-            raise self._words.failure("cannot create an execution context")
-        self._context: trt.IExecutionContext = context
+        self._context: trt.IExecutionContext = self._words.given(
+            self._engine.create_execution_context(), "cannot create an execution context"
+        )
 
     def bind(self, addresses: dict[str, int]) -> None:
         for name, address in addresses.items():
@@ -112,9 +110,9 @@ def engine_tensors(engine: bytes) -> tuple[TensorInfo, ...]:
         undo.callback(gpu.close)
         with gpu.current():
             runtime = trt.Runtime(log)
-            loaded = runtime.deserialize_cuda_engine(engine)
-            if loaded is None:
-                raise words.failure("refuses the engine it has just built")
+            loaded = words.given(
+                runtime.deserialize_cuda_engine(engine), "refuses the engine it has just built"
+            )
             table = read_tensors(loaded)
             del loaded, runtime  # before the context goes
     return table

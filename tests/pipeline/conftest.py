@@ -24,3 +24,17 @@ def parts() -> ModuleType:
     sys.modules["line_parts"] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def box_parts() -> ModuleType:
+    """The module tests/pipeline/bridge_parts.py."""
+    spec = importlib.util.spec_from_file_location(
+        "bridge_parts", Path(__file__).parent / "bridge_parts.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bridge_parts"] = module
+    spec.loader.exec_module(module)
+    return module

@@ -25,8 +25,12 @@ def planted(c: trt.IBuilderConfig, b: trt.Builder, e: trt.ICudaEngine, x: trt.IE
     trt.BuilderFlag.FP16  # gone in 11
     b.platform_has_fast_fp16  # gone in 11
     b.create_network("one")  # a wrong type
+    b.create_network().num_inputs  # None on failure, not checked
+    b.create_builder_config().get_timing_cache().serialize()  # the same, twice
+    b.reset("now")  # takes nothing
 """
-EXPECTED_LINES = {"10.3": {3, 4, 5, 8}, "10.16": {3, 4, 5, 8}, "11.4": {3, 4, 5, 6, 7, 8}}
+ALWAYS_WRONG = {3, 4, 5, 8, 9, 10, 11}
+EXPECTED_LINES = {"10.3": ALWAYS_WRONG, "10.16": ALWAYS_WRONG, "11.4": ALWAYS_WRONG | {6, 7}}
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "wide_resnet50_2"])
@@ -71,12 +75,33 @@ def stubs(request, proof_folder, tmp_path_factory) -> tuple[str, Path]:
     return version, folder
 
 
+MAY_BE_NONE = (
+    *("build_serialized_network", "deserialize_cuda_engine", "create_execution_context"),
+    *("create_network", "create_builder_config", "create_timing_cache", "get_timing_cache"),
+    *("serialize", "get_output", "get_input", "get_error"),
+)
+"""What returns None on failure. pybind does not write it; with it a missing check is an error."""
+
+
 def readable(stub: str) -> str:
-    """Mend what the generator writes and no type checker reads; widen what pybind converts."""
+    """Mend what the generator writes and no type checker reads; widen what pybind converts.
+
+    Faults that lose no type (of inheritance, of generics without arguments) are left alone: the
+    first line keeps mypy from reporting the generated text itself.
+    """
     stub = re.sub(r"<[\w.]+: -?\d+>", "...", stub)
-    lines = []
+    lines = ["# mypy: ignore-errors, implicit-optional", "import builtins"]
     for line in stub.splitlines():
+        if line.startswith("from __future__"):
+            continue  # stubs need none, and it would have to come first
+        if not re.match(r"(__all__|bool\b)", line):
+            # `bool` is also the name of a tensor type in this module.
+            line = re.sub(r"(?<![\w.'])bool\b", "builtins.bool", line)
         method = re.match(r"(\s*)def (\w+)\(", line)
+        if method:
+            line = re.sub(r"(: |-> |\[)\.\.\.(?=[,)\]:]|$)", r"\1typing.Any", line)
+            if method[2] in MAY_BE_NONE:
+                line = re.sub(r"-> (?!typing.Any)([\w.]+):", r"-> \1 | None:", line)
         broken = re.search(r"\b(in|lambda|from|is): ", line) or "<" in line
         if method and (broken or method[2] == "add_scale_nd"):
             body = " ..." if line.rstrip().endswith("...") else ""  # else a docstring follows
@@ -87,6 +112,9 @@ def readable(stub: str) -> str:
     # IHostMemory has the buffer protocol, and bytes() of it is how an engine is read.
     buffer = "    def __buffer__(self, flags: int) -> memoryview: ...\n"
     text = re.sub(r"(class IHostMemory\b[^\n]*\n)", rf"\1{buffer}", text)
+    # A Dims is a sequence of numbers to Python (its __getitem__ has no annotations).
+    numbers = "    def __iter__(self) -> collections.abc.Iterator[int]: ...\n"
+    text = re.sub(r"(class Dims:\n)", rf"\1{numbers}", text)
     return text + "\n__version__: str\n"
 
 
@@ -102,23 +130,13 @@ def mypy(folder: Path, *targets: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the generated stubs still need mending (docs/engine.md, open: not built)"
-)
 def test_mypy_accepts_our_files_and_finds_planted_errors(stubs):
     version, folder = stubs
     planted = folder / "planted.py"
     planted.write_text(PLANTED)
     found = mypy(folder, str(planted))
     lines = {int(n) for n in re.findall(r"planted\.py:(\d+): error", found)}
-    assert EXPECTED_LINES[version] <= lines, found
-    assert not {6, 7} & lines - EXPECTED_LINES[version], found
+    assert lines - {2} == EXPECTED_LINES[version], found  # line 2 has no return type
     modules = [part for module in OURS for part in ("-m", f"skrd4ad.{module}")]
     report = mypy(folder, *modules)
-    ours = [
-        line
-        for line in report.splitlines()
-        if re.search(r"(tensorrt_build|tensorrt_cuda)\.py:\d+: error", line)
-    ]
-    assert ours == [], report
-    assert re.search(r"(Found \d+ errors? in \d+ files?|Success)", report), report
+    assert "Success: no issues found in 2 source files" in report, report
