@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from . import wire_messages as wire
+from .judge import Judged
 from .records import Result
 
 
@@ -52,3 +53,7 @@ class Revision:
 
 class Finish:
     """Publish what has no result yet as `err`, say BYE, and end."""
+
+
+Item = Judged | State | Alarm | Revision | Finish
+"""What travels to the publish thread, in the order in which it is to be sent."""
