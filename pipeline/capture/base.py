@@ -58,6 +58,28 @@ class Source(Protocol):
         """Release the device."""
 
 
+@runtime_checkable
+class Triggered(Protocol):
+    """A source that takes a picture when it is told to (`aravis:` with a software trigger).
+
+    Every trigger that returned a number leaves exactly one shot from `grab`, in order, with that
+    `part.trigger_seq`, its `part.part_id` and match "exact": the picture, or no pixels and the
+    reason ("no_frame", "incomplete"). This holds across close and open.
+    """
+
+    def trigger(self, part_id: str | None) -> int:
+        """Fire now; safe from any thread. The number of the trigger: 1, 2, 3 ... of this source.
+
+        A camera that cannot be reached right now takes the order all the same: its shot says so.
+        """
+
+    def unanswered(self) -> list[Shot]:
+        """The shots of all triggers without one yet, as failures, each handed out once.
+
+        For whoever gives a source up: a hung driver's thread, the end of the line.
+        """
+
+
 def frame_of(shot: Shot, camera: str, camera_seq: int) -> Frame:
     """Give a shot its place in the line."""
     return Frame(
