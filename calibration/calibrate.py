@@ -13,6 +13,7 @@ from . import (
     drift_command,
     flatfield_command,
     golden_command,
+    part_command,
     regions_command,
     threshold_command,
 )
@@ -23,6 +24,7 @@ SUBCOMMANDS = (
     ("regions", regions_command),
     ("camera", camera_command),
     ("flatfield", flatfield_command),
+    ("part", part_command),
     ("golden", golden_command),
     ("drift", drift_command),
 )

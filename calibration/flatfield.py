@@ -7,33 +7,22 @@ lens, and applied in 8.8 fixed point.
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.atomic import write_atomically
 from ..engine.spec import Record
 from ..errors import CalibrationError, ConfigError
+from .array_file import load_array, store_array
 
 DARKEST, BRIGHTEST = 20.0, 250.0
 """Grey levels outside which a card picture is under- or overexposed and cannot be divided by."""
 
 LARGEST_GAIN = 8.0
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    KeyError,
-    ValueError,
-    zipfile.BadZipFile,
-    msgspec.DecodeError,
-)
 SMOOTHING = 0.02
 """Standard deviation of the smoothing as a fraction of the longer image side."""
 
@@ -145,11 +134,7 @@ def unevenness(picture: NDArray[np.float32]) -> float:
 
 def store_flat_field(path: Path, field: FlatField) -> None:
     """Write `path` (.npz: gains and facts), atomically."""
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer, gains=field.gains, facts=np.frombuffer(msgspec.json.encode(field.facts), np.uint8)
-    )
-    write_atomically(path, buffer.getvalue())
+    store_array(path, "gains", field.gains, field.facts)
 
 
 def load_flat_field(path: Path, camera: str | None = None) -> FlatField:
@@ -157,21 +142,9 @@ def load_flat_field(path: Path, camera: str | None = None) -> FlatField:
 
     Raises CalibrationError naming the file when it is damaged, foreign or another camera's.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            gains = stored["gains"]
-            facts = msgspec.json.decode(stored["facts"].tobytes(), type=FlatFieldFacts)
-    except (
-        OSError,
-        EOFError,
-        KeyError,
-        ValueError,
-        zipfile.BadZipFile,
-        msgspec.DecodeError,
-    ) as error:
-        raise CalibrationError(
-            f"{path} is not a flat field: {error}", "skrd4ad calibrate flatfield makes one"
-        ) from error
+    gains, facts = load_array(
+        path, "gains", FlatFieldFacts, "a flat field", "skrd4ad calibrate flatfield makes one"
+    )
     if gains.dtype != np.uint16 or gains.ndim != 3 or gains.shape[2] != 3:
         raise CalibrationError(f"{path} is not a flat field: its gains are {gains.dtype}")
     if camera is not None and facts.camera and facts.camera != camera:
