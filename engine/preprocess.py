@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from math import isfinite
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -61,8 +62,7 @@ def normalise(resized: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32
     table = normalisation_table(spec.mean, spec.std)
     output = np.empty((3, *resized.shape[:2]), np.float32)
     for channel in range(3):
-        # mode="clip" skips the bounds check: a uint8 index into 256 values is always inside.
-        np.take(table[channel], resized[:, :, channel], out=output[channel], mode="clip")
+        cv2.LUT(cv2.extractChannel(resized, channel), table[channel], dst=output[channel])
     return output
 
 

@@ -64,6 +64,7 @@ class Admission:
         self._queue: deque[Ticket] = deque()
         self._slots: dict[str, Ticket] = {}
         self._closed = False
+        self._takers_waiting = 0
         self._admitted = 0
         self._results = 0
         self._in_flight: dict[int, Ticket] = {}
@@ -102,7 +103,9 @@ class Admission:
         Never waits for a batch to fill: what is there is taken.
         """
         with self._lock:
+            self._takers_waiting += 1
             self._work.wait_for(self._may_take, timeout_s)
+            self._takers_waiting -= 1
             if self._closed and not self._queue and not self._slots:
                 return None
             room = self._in_flight_limit - len(self._in_flight)
@@ -169,6 +172,12 @@ class Admission:
     def dropped_total(self) -> int:
         """How many parts were dropped so far; read without the lock, an int is never torn."""
         return self._dropped_total
+
+    def may_prepare(self, camera: str) -> bool:
+        """Whether a frame of `camera` is better prepared before it is admitted: the infer thread
+        is busy, and the frame will not just replace one that waits. A hint, read without the lock.
+        """
+        return not self._takers_waiting and (self.mode == "every" or camera not in self._slots)
 
     def _has_room(self) -> bool:
         return self._closed or len(self._queue) < self._depth

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.backends.base import Engine
-from ..engine.preprocess import map_to_image, to_network_input
+from ..engine.preprocess import map_to_image
 from ..engine.spec import InputSpec, Threshold
-from ..errors import ConfigError
 from .admission import Ticket
 from .clock import Clock
 from .decide import Affine, Decision, decide, uninspected
+from .prepare import prepared_for
 from .records import Latency, Result
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def judge(
     spec = engine.manifest.input
     taken_ns = clock.mono_ns()
     inputs: list[NDArray[np.float32] | Decision] = [
-        _network_input(ticket, spec, threshold.value) for ticket in tickets
+        _network_input(ticket, spec, threshold.value, clock) for ticket in tickets
     ]
     preprocessed_ns = clock.mono_ns()
     usable = [value for value in inputs if not isinstance(value, Decision)]
@@ -89,6 +89,7 @@ def result_of(judged: Judged, decision: Decision, now_ns: int) -> Result:
     `decision` is `judged.decision` after the deadline was applied.
     """
     frame, admitted_ns = judged.ticket.frame, judged.ticket.admitted_mono_ns
+    prepared_before_us = frame.prepared.took_ns // 1000 if frame.prepared else 0
     return Result(
         camera=frame.camera,
         camera_seq=frame.camera_seq,
@@ -106,9 +107,9 @@ def result_of(judged: Judged, decision: Decision, now_ns: int) -> Result:
         threshold=decision.threshold,
         defects=decision.defects,
         latency=Latency(
-            capture_us=_us(frame.captured_mono_ns, admitted_ns),
+            capture_us=max(0, _us(frame.captured_mono_ns, admitted_ns) - prepared_before_us),
             queue_us=_us(admitted_ns, judged.taken_ns),
-            preprocess_us=_us(judged.taken_ns, judged.preprocessed_ns),
+            preprocess_us=prepared_before_us + _us(judged.taken_ns, judged.preprocessed_ns),
             infer_us=_us(judged.preprocessed_ns, judged.inferred_ns),
             decide_us=_us(judged.inferred_ns, judged.decided_ns),
             publish_us=_us(judged.decided_ns, now_ns),
@@ -135,15 +136,12 @@ def _image_size(ticket: Ticket) -> tuple[int, int]:
 
 
 def _network_input(
-    ticket: Ticket, spec: InputSpec, threshold: float
+    ticket: Ticket, spec: InputSpec, threshold: float, clock: Clock
 ) -> NDArray[np.float32] | Decision:
-    frame = ticket.frame
-    if frame.pixels is None:
-        return uninspected(frame.failure or "no_frame", frame.detail, threshold)
-    try:
-        return to_network_input(frame.pixels, spec)
-    except (ConfigError, ValueError) as error:
-        return uninspected("wrong_image", str(error), threshold)
+    prepared = prepared_for(ticket.frame, spec, clock)
+    if prepared.values is None:
+        return uninspected(prepared.failure, prepared.detail, threshold)
+    return prepared.values
 
 
 def _infer(
@@ -153,7 +151,7 @@ def _infer(
     if not inputs:
         return ()
     try:
-        maps, scores = engine.infer(np.stack(inputs))
+        maps, scores = engine.infer(inputs[0][None] if len(inputs) == 1 else np.stack(inputs))
     except Exception as error:
         # Backends raise classes of their own. Whatever it was, these parts were not inspected,
         # and in a batch only the one that breaks the engine shall suffer for it.

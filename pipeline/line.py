@@ -28,7 +28,9 @@ from .infer_stage import InferStage
 from .line_control import RunningLine
 from .line_records import LineSettings, LineSummary
 from .outlet import Alarm, Finish, Outlet, State
+from .prepare import prepared_early
 from .publish_stage import PublishStage
+from .records import Frame
 
 log = logging.getLogger(__name__)
 STOP_LIMIT_S = 3.0
@@ -126,6 +128,7 @@ class _Line:
                 self._camera_changed,
                 frozen_after=one.frozen_after,
                 hang_limit_s=one.hang_limit_s,
+                prepared=self._prepared_early,
             )
             for one in cameras
         ]
@@ -271,6 +274,10 @@ class _Line:
             self._changed.set()
 
     # ---- what others see of it -------------------------------------------------------------
+
+    def _prepared_early(self, frame: Frame) -> Frame:
+        """Called in the camera's thread."""
+        return prepared_early(frame, self._admission, self._infer.engine, self._clock)
 
     def _enter(self, state: wire.State, text: str = "") -> None:
         if state != self._state:

@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.spec import InputSpec
+
 CaptureSource = Literal["device", "driver", "receive", "file"]
 PartMatch = Literal["exact", "time", "fifo", "none"]
 
@@ -34,6 +36,20 @@ class Part:
     source: str = "none"
     """Who named the part: "plc", "camera", "file", "test", or "none"."""
     match: PartMatch = "none"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A frame as the network takes it, or why it cannot be taken; made by `prepare.prepare`."""
+
+    spec: InputSpec
+    """For which network; another one prepares anew."""
+    values: NDArray[np.float32] | None
+    """(3, height, width); None when there is nothing to infer."""
+    failure: str
+    """One of the reasons of docs/wire.md; empty when `values` are there."""
+    detail: str
+    took_ns: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +81,8 @@ class Frame:
     simulated: bool = False
     truth: str | None = None
     """The defect a rendered part carries ("good" when it has none); only ever set by `test:`."""
+    prepared: Prepared | None = None
+    """The network's input, where the camera's thread had time to make it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import TypeVar
 from ...errors import CameraError
 from ..admission import Admission
 from ..clock import Clock
+from ..records import Frame
 from ..wire_messages import CameraFields
 from .backoff import Backoff
 from .base import EndOfStream, Shot, Source, frame_of
@@ -81,6 +82,7 @@ class Camera:
         backoff: Backoff | None = None,
         frozen_after: int = FROZEN_AFTER,
         hang_limit_s: float = HANG_LIMIT_S,
+        prepared: Callable[[Frame], Frame] = lambda frame: frame,
     ) -> None:
         self.name = name
         self.status = CameraStatus()
@@ -90,6 +92,7 @@ class Camera:
         self._admission = admission
         self._clock = clock
         self._changed = changed
+        self._prepared = prepared
         self._backoff = backoff or Backoff()
         self._frozen = FrozenCheck(frozen_after)
         self._hang_limit_ns = round(hang_limit_s * 1e9)
@@ -208,7 +211,7 @@ class Camera:
         return shot
 
     def _admit(self, session: _Session, shot: Shot) -> None:
-        frame = frame_of(shot, self.name, self.status.admitted + 1)
+        frame = self._prepared(frame_of(shot, self.name, self.status.admitted + 1))
         while not self._done(session):
             # Under the lock, so that a thread that was just abandoned cannot admit beside its heir.
             with self._handover:
