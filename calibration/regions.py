@@ -172,16 +172,16 @@ def region_scores(
     anomaly_map: NDArray[np.float32], masks: tuple[RegionMask, ...], contract: ScoreContract
 ) -> NDArray[np.float64]:
     """One score for each mask (r,) by the plan's score rule inside it; NaN counts as +inf."""
-    scores = np.empty(len(masks), np.float64)
-    for index, region in enumerate(masks):
-        values = anomaly_map[region.mask].astype(np.float64)
-        values = np.where(np.isnan(values), np.inf, values)
-        if contract.score == "max":
-            scores[index] = values.max()
-        else:
-            count = top_count(contract, values.size)
-            scores[index] = np.partition(values, values.size - count)[-count:].mean()
-    return scores
+    return np.array([region_score(anomaly_map[one.mask], contract) for one in masks], np.float64)
+
+
+def region_score(values: NDArray[np.float32], contract: ScoreContract) -> float:
+    """The plan's score rule over the map values (n,) of one region; NaN counts as +inf."""
+    inside = np.where(np.isnan(values), np.float32(np.inf), values)
+    if contract.score == "max":
+        return float(inside.max())
+    count = top_count(contract, inside.size)
+    return float(np.partition(inside.astype(np.float64), inside.size - count)[-count:].mean())
 
 
 def region_thresholds(

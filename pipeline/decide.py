@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.spec import Threshold
+from ..calibration.regions import region_score
+from ..engine.spec import ScoreContract
+from .defects import MAX_DEFECTS, Place, areas_mm2, areas_px, describe, grow_areas
 from .records import Defect, Verdict
 
-Affine = tuple[float, float, float, float, float, float]
 OnLate = Literal["err", "reject"]
-MAX_DEFECTS = 16
-"""An event names at most this many regions, highest peak first: its header has 8 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,33 +35,93 @@ class Decision:
         return self.verdict is not Verdict.ERR
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """How one region is judged. Regions of one picture do not overlap.
+
+    score > threshold rejects (strictly: a score on the threshold passes); with a `review_value`,
+    scores up to and including it are `review`. A defect begins above `threshold`, grows over what
+    is above `grow` (None: no further), and counts only when its area reaches both minima.
+    """
+
+    threshold: float
+    review_value: float | None = None
+    grow: float | None = None
+    min_area_px: float = 0.0
+    """In pixels of the picture."""
+    min_area_mm2: float = 0.0
+    """Needs a place with a scale."""
+    name: str = "image"
+    mask: NDArray[np.bool_] | None = None
+    """(h, w) of the map; None for all of it."""
+
+    @property
+    def has_minimum(self) -> bool:
+        return self.min_area_px > 0 or self.min_area_mm2 > 0
+
+
 def decide(
     anomaly_map: NDArray[np.float32],
     score: float,
-    threshold: Threshold,
-    map_to_image: Affine,
-    image_size: tuple[int, int],
+    rules: Sequence[Rule],
+    contract: ScoreContract,
+    place: Place,
 ) -> Decision:
-    """Judge one part.
+    """Judge one part: the worst region decides, and score and threshold are the ones of it.
 
-    `anomaly_map` (height, width) and `score` as the engine gave them, `map_to_image` the affine
-    (sx, 0, tx, 0, sy, ty) between pixel centres, `image_size` (height, width) of the captured
-    image. score > threshold.value rejects (strictly: a score on the threshold passes); with a
-    `review_value`, scores up to and including it are `review` instead. A score or map that is not
-    finite means the network did not evaluate the part: `err`, never a pass.
+    `anomaly_map` (height, width) and `score` as the engine gave them. A score or map that is not
+    finite means that the network did not evaluate the part: `err`, never a pass.
     """
     if not math.isfinite(score) or not bool(np.isfinite(anomaly_map).all()):
         detail = "the network returned a score or map that is not finite"
-        return uninspected("not_finite", detail, threshold.value)
-    if not score > threshold.value:
-        return Decision(Verdict.OK, (), score, threshold.value)
-    review = threshold.review_value is not None and score <= threshold.review_value
+        return uninspected("not_finite", detail, rules[0].threshold)
+    found = [_judge_region(anomaly_map, score, rule, contract, place) for rule in rules]
+    worst = max(found, key=lambda one: (_SEVERITY[one.verdict], one.score - one.threshold))
+    if len(found) == 1 or worst.verdict is Verdict.OK:
+        return worst
+    defects = sorted(
+        (defect for one in found for defect in one.defects), key=lambda defect: -defect.score
+    )
+    # The region that decided comes first, so that its worst defect names the reason.
+    defects.sort(key=lambda defect: defect not in worst.defects)
+    return replace(worst, defects=tuple(defects[:MAX_DEFECTS]))
+
+
+_SEVERITY = {Verdict.OK: 0, Verdict.REVIEW: 1, Verdict.NG: 2}
+
+
+def _judge_region(
+    anomaly_map: NDArray[np.float32],
+    score: float,
+    rule: Rule,
+    contract: ScoreContract,
+    place: Place,
+) -> Decision:
+    if rule.mask is not None:
+        score = region_score(anomaly_map[rule.mask], contract)
+    if not score > rule.threshold:
+        return Decision(Verdict.OK, (), score, rule.threshold)
+    grow = rule.threshold if rule.grow is None else rule.grow
+    areas = grow_areas(anomaly_map, rule.threshold, grow, rule.mask)
+    counts = areas_px(areas, place) >= rule.min_area_px
+    if rule.min_area_mm2 > 0:
+        millimetres = areas_mm2(areas, place)
+        assert millimetres is not None, "a rule in mm2 is refused without a scale"
+        counts &= millimetres >= rule.min_area_mm2
+    if rule.has_minimum:
+        if not counts.any():
+            return Decision(Verdict.OK, ("min_area",), score, rule.threshold)
+        # A small spike beside a large defect must not decide how bad the large one is.
+        deciding = min(score, float(areas.peaks[counts].max()))
+    else:
+        deciding = score
+    review = rule.review_value is not None and deciding <= rule.review_value
     return Decision(
         verdict=Verdict.REVIEW if review else Verdict.NG,
         reasons=("score",),
         score=score,
-        threshold=threshold.value,
-        defects=find_defects(anomaly_map, threshold.value, map_to_image, image_size),
+        threshold=rule.threshold,
+        defects=describe(areas, counts, anomaly_map, place, rule.name, rule.threshold),
     )
 
 
@@ -91,60 +150,3 @@ def apply_deadline(decision: Decision, age_ns: int, deadline_ns: int, on_late: O
             late=True,
         )
     return replace(uninspected("late", detail, decision.threshold), late=True)
-
-
-def find_defects(
-    anomaly_map: NDArray[np.float32],
-    threshold: float,
-    map_to_image: Affine,
-    image_size: tuple[int, int],
-    region: str = "image",
-) -> tuple[Defect, ...]:
-    """Connected regions (8 neighbours) with map > threshold, highest peak first.
-
-    Boxes and peaks are in pixels of the captured image, clipped to it; the area is the number of
-    map pixels times the area of one in the image.
-    """
-    above = (anomaly_map > threshold).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
-    found = []
-    for label in range(1, count):
-        x, y, width, height, area = (int(value) for value in stats[label])
-        window = anomaly_map[y : y + height, x : x + width]
-        inside = np.where(labels[y : y + height, x : x + width] == label, window, -np.inf)
-        peak_y, peak_x = divmod(int(inside.argmax()), width)
-        found.append(
-            Defect(
-                region=region,
-                score=float(inside[peak_y, peak_x]),
-                threshold=threshold,
-                area_px=max(1, round(area * abs(map_to_image[0] * map_to_image[4]))),
-                bbox_px=_box_in_image((x, y, width, height), map_to_image, image_size),
-                peak_px=_point_in_image((x + peak_x, y + peak_y), map_to_image, image_size),
-            )
-        )
-    found.sort(key=lambda defect: (-defect.score, defect.peak_px))
-    return tuple(found[:MAX_DEFECTS])
-
-
-def _point_in_image(
-    point: tuple[int, int], transform: Affine, image_size: tuple[int, int]
-) -> tuple[int, int]:
-    sx, _, tx, _, sy, ty = transform
-    height, width = image_size
-    x, y = round(sx * point[0] + tx), round(sy * point[1] + ty)
-    return min(max(x, 0), width - 1), min(max(y, 0), height - 1)
-
-
-def _box_in_image(
-    box: tuple[int, int, int, int], transform: Affine, image_size: tuple[int, int]
-) -> tuple[int, int, int, int]:
-    # The transform joins pixel centres; a box runs between pixel edges, half a pixel further out.
-    sx, _, tx, _, sy, ty = transform
-    x, y, box_width, box_height = box
-    height, width = image_size
-    left = min(max(math.floor(sx * (x - 0.5) + tx + 0.5), 0), width - 1)
-    top = min(max(math.floor(sy * (y - 0.5) + ty + 0.5), 0), height - 1)
-    right = min(max(math.ceil(sx * (x + box_width - 0.5) + tx + 0.5), left + 1), width)
-    bottom = min(max(math.ceil(sy * (y + box_height - 0.5) + ty + 0.5), top + 1), height)
-    return left, top, right - left, bottom - top

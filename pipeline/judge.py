@@ -18,9 +18,10 @@ from ..engine.preprocess import map_to_image
 from ..engine.spec import InputSpec, Threshold
 from .admission import Ticket
 from .clock import Clock
-from .decide import Affine, Decision, decide, uninspected
+from .decide import Decision, Rule, decide, uninspected
+from .defects import Place
 from .prepare import prepared_for
-from .records import Latency, Result
+from .records import Affine, Latency, Result
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,9 @@ def judge(
             anomaly_map, score = output
             size = _image_size(ticket)
             transform = map_to_image(spec, size)
-            decision = decide(anomaly_map, score, threshold, transform, size)
+            rule = Rule(threshold.value, threshold.review_value)
+            contract, place = engine.manifest.score, Place(transform, size)
+            decision = decide(anomaly_map, score, (rule,), contract, place)
         judged.append(
             Judged(
                 ticket=ticket,

@@ -18,6 +18,10 @@ CaptureSource = Literal["device", "driver", "receive", "file"]
 PartMatch = Literal["exact", "time", "fifo", "none"]
 
 
+Affine = tuple[float, float, float, float, float, float]
+Homography = tuple[float, float, float, float, float, float, float, float, float]
+
+
 class Verdict(str, Enum):
     """What the line controller acts on. ERR means uninspected: treat it as a reject."""
 
@@ -87,7 +91,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """One connected region of the map above its threshold, in pixels of the captured image."""
+    """One connected area of the map above its threshold, in pixels of the picture."""
 
     region: str
     score: float
@@ -98,6 +102,10 @@ class Defect:
     """x, y, width, height."""
     peak_px: tuple[int, int]
     """x, y of the largest map value."""
+    area_mm2: float | None = None
+    """None where the camera has no scale."""
+    contour_px: tuple[tuple[int, int], ...] = ()
+    """Corners x, y of its outline, simplified; holes are not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,5 +150,5 @@ class Result:
     """(height, width) of the network input; None when not evaluated."""
     pixels: NDArray[np.uint8] | None = None
     """(height, width, 3) RGB as captured, for pictures and archive; None when there is none."""
-    map_to_image: tuple[float, float, float, float, float, float] | None = None
+    map_to_image: Affine | None = None
     """Affine map-to-image transform (sx, 0, tx, 0, sy, ty): x_image = sx * x_map + tx."""

@@ -117,7 +117,12 @@ def encode_result(result: Result, context: WireContext, stamp: Stamp) -> list[by
         latency.infer_us,
         latency.decide_us,
     )
-    defects = sorted(result.defects, key=lambda defect: _rank(defect.score), reverse=True)
+    # Those of the region that decided come first: the first one's region is in the record.
+    defects = sorted(
+        result.defects,
+        key=lambda defect: (defect.threshold == result.threshold, _rank(defect.score)),
+        reverse=True,
+    )
     header = fields.ResultHeader(
         v=fields.PROTOCOL,
         box=context.box,
@@ -339,6 +344,10 @@ def _frame(topic: Topic, header: fields.Header) -> list[bytes]:
     if not all(is_name(name) for name in (topic.box, topic.camera) if name):
         raise EncodeError(f"{topic.box!r} or {topic.camera!r} cannot be used in a topic")
     raw = msgspec.json.encode(header)
+    for extra in ("contour", "area_mm2"):
+        if len(raw) > MAX_HEADER_BYTES and isinstance(header, fields.ResultHeader):
+            header = _without(extra, header)
+            raw = msgspec.json.encode(header)
     if len(raw) > MAX_HEADER_BYTES:
         raise EncodeError(f"the header of {topic} would have {len(raw)} bytes")
     return [topic.encode(), raw]
@@ -361,7 +370,15 @@ def _region(defect: Defect, context: WireContext) -> fields.RegionFields:
         area_px=defect.area_px,
         bbox=defect.bbox_px,
         peak=defect.peak_px,
+        area_mm2=msgspec.UNSET if defect.area_mm2 is None else defect.area_mm2,
+        contour=defect.contour_px or msgspec.UNSET,
     )
+
+
+def _without(extra: str, header: fields.ResultHeader) -> fields.ResultHeader:
+    """What decides must fit, whatever the extras are."""
+    regions = (msgspec.structs.replace(one, **{extra: msgspec.UNSET}) for one in header.regions)
+    return msgspec.structs.replace(header, regions=tuple(regions))
 
 
 def _rank(score: float) -> float:

@@ -63,7 +63,10 @@ class FrameFields(Fields, frozen=True, kw_only=True):
 
 
 class RegionFields(Fields, frozen=True, kw_only=True):
-    """One defect, in pixels of the captured image: bbox = x, y, width, height; peak = x, y."""
+    """One defect, in pixels of the picture: bbox = x, y, width, height; peak = x, y.
+
+    `contour` are the corners x, y of its outline, in turn.
+    """
 
     id: Count
     name: str
@@ -72,6 +75,10 @@ class RegionFields(Fields, frozen=True, kw_only=True):
     area_px: Count
     bbox: tuple[int, int, int, int]
     peak: tuple[int, int]
+    area_mm2: float | UnsetType = UNSET
+    """Only where the camera's scale is known."""
+    contour: tuple[tuple[int, int], ...] | UnsetType = UNSET
+    """At most 16 corners; left out of a header that would grow too long."""
 
 
 class LatencyFields(Fields, frozen=True, kw_only=True):

@@ -256,13 +256,41 @@ def test_a_result_with_everything_at_its_longest_fits() -> None:
         part=Part(long, 2**62, long, "fifo"),
         defects=tuple(
             Defect(long, -1.2345678901234567e-300, 1.2345678901234567e-300, 2**40, (-(2**40),) * 4,
-                   (-(2**40), -(2**40)))
+                   (-(2**40), -(2**40)), -1.2345678901234567e-300, ((-(2**40), -(2**40)),) * 16)
             for _ in range(100)
         ),
     )  # fmt: skip
     model = fields.ModelFields(name=long, plan=long, backend=long, cal=long, thr_rev=2**62)
     context = wire.WireContext("b" * 63, BOOT, wire.bounded_model(model))
     wire.decode(wire.encode_result(dataclasses.replace(result, camera="c" * 63), context, STAMP))
+
+
+def test_outlines_and_areas_travel_and_a_header_without_room_goes_without_outlines() -> None:
+    outline = ((0, 0), (9, 0), (9, 7))
+    defect = dataclasses.replace(NG.defects[1], area_mm2=1.25, contour_px=outline)
+    one = wire.decode(
+        wire.encode_result(dataclasses.replace(NG, defects=(defect,)), CONTEXT, STAMP)
+    )
+    assert isinstance(one, wire.ResultMessage)
+    assert (one.header.regions[0].area_mm2, one.header.regions[0].contour) == (1.25, outline)
+    crowded = dataclasses.replace(defect, contour_px=((1234567890, 1234567890),) * 16)
+    parts = wire.encode_result(dataclasses.replace(NG, defects=(crowded,) * 16), CONTEXT, STAMP)
+    many = json.loads(parts[1])["regions"]
+    assert len(many) == 16
+    assert all("contour" not in region and region["area_mm2"] == 1.25 for region in many)
+
+
+def test_the_region_that_decided_is_named_first_and_in_the_record() -> None:
+    decided = dataclasses.replace(NG.defects[1], score=0.7)
+    higher = dataclasses.replace(NG.defects[0], score=0.9, threshold=0.88)
+    message = wire.decode(
+        wire.encode_result(
+            dataclasses.replace(NG, score=0.7, defects=(higher, decided)), CONTEXT, STAMP
+        )
+    )
+    assert isinstance(message, wire.ResultMessage)
+    assert [region.name for region in message.header.regions] == ["lead", "image"]
+    assert message.record.region_id == 2
 
 
 def test_a_file_name_that_is_not_unicode_can_be_sent() -> None:
