@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,18 +37,8 @@ class Stage:
         return float(np.percentile(self.samples_ms, percent))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `skrd4ad bench`."""
-    parser.add_argument("--plan", type=Path, required=True, help="plan file")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure")
-    parser.add_argument(
-        "--camera-size", type=int, nargs=2, default=(900, 900), metavar=("H", "W"),
-        help="pixels of the captured image that preprocessing starts from",
-    )  # fmt: skip
-
-
 def run(arguments: argparse.Namespace) -> int:
-    """Measure and print."""
+    """Measure and print: what `skrd4ad bench` does without --stages."""
     if not arguments.seconds > 0 or min(arguments.camera_size) < 1:
         raise ConfigError("--seconds and --camera-size must be positive")
     plan = load_plan(arguments.plan)

@@ -16,13 +16,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import cv2
-
 from ..engine.backends.base import BACKEND_CHOICES, Engine, open_engine
 from ..engine.plan import Plan, load_plan
 from ..engine.spec import Threshold
 from ..errors import ConfigError, EngineError
 from . import wire_messages as wire
+from .interpreter import prefer_short_waits, settle_memory
 from .line import run_line
 from .line_records import LineSummary
 from .publish import Publisher
@@ -112,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     publisher = Publisher(
         station.publish, station.box or _host_name(), model=_model(plan, threshold)
     )
-    _prefer_short_waits()
+    prefer_short_waits()
     with stop_on_signals() as stop:
         summary = run_line(
             cameras,
@@ -155,6 +154,7 @@ def _announce(
     engine: Engine,
     publisher: Publisher,
 ) -> None:
+    settle_memory()
     notify_systemd("READY=1")
     warning = teacher_warning(plan.manifest)
     if warning:
@@ -207,13 +207,6 @@ def _print_summary(summary: LineSummary, as_json: bool) -> None:
         f"{rate:.1f} parts/s",
         flush=True,
     )
-
-
-def _prefer_short_waits() -> None:
-    """Hand the interpreter over every 0.5 ms instead of 5, so that no thread waits for another's
-    Python; and keep OpenCV from starting a thread pool beside the engine's."""
-    sys.setswitchinterval(0.0005)
-    cv2.setNumThreads(1)
 
 
 def _host_name() -> str:
