@@ -10,6 +10,7 @@ import argparse
 import json
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from ..engine.images import read_rgb, write_png
 from ..engine.spec import Roi
@@ -77,9 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def try_part(part: PartTemplate, folder: Path, preview: Path | None) -> list[dict[str, object]]:
+def try_part(part: PartTemplate, folder: Path, preview: Path | None) -> list[dict[str, Any]]:
     """One row for each picture: where the part lay in it, or why it was not found."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for path in images_in(folder):
         try:
             placed = place_part(read_rgb(path), part)

@@ -107,5 +107,5 @@ def test_calibrate_part_tries_a_folder_before_it_stores(tmp_path, capsys):
     assert main(arguments) == 5
     assert "not found in 1 of 2 pictures; nothing was stored" in capsys.readouterr().err
     assert not out.exists()
-    assert main([*arguments[:-4], "--box", "80,50"]) == 2
+    assert main([*arguments, "--box", "80,50"]) == 2
     assert "--box 80,50 is not x,y,width,height" in capsys.readouterr().err
