@@ -64,6 +64,7 @@ VERBS = (
     Verb("replay", "pipeline.fetch", "past events from a box's journal"),
     Verb("bridge", "pipeline.bridges.bridge", "a box's results to MQTT, OPC UA or Modbus TCP"),
     Verb("control", "pipeline.control_command", "ask a running line: trigger, threshold, reload"),
+    Verb("feedback", "pipeline.feedback_command", "what operators found -> a proposed threshold"),
     Verb("keys", "pipeline.keys", "keys and roles of the clients of a box"),
     Verb("render", "trainer.synthetic", "render a synthetic data set or belt video"),
     Verb("demo", "demo", "all of the above on rendered parts"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -66,6 +66,16 @@ class FeedbackRow(NamedTuple):
     camera: str
     verdict: str
     score: float
+
+
+class InspectedRow(NamedTuple):
+    """One inspected part; `header` is its event, `truth` what an operator found, None: nobody."""
+
+    seq: int
+    verdict: str
+    score: float
+    header: bytes
+    truth: Literal["ok", "ng"] | None
 
 
 class _Part(msgspec.Struct):
@@ -144,6 +154,18 @@ class JournalStore:
             (since_ns,),
         )
         return [FeedbackRow(*row) for row in rows]
+
+    def inspected(self, since_ns: int = 0, camera: str | None = None) -> Iterator[InspectedRow]:
+        """Every inspected part in order (not `err`), with the newest word of an operator on it."""
+        rows = self._connection.execute(
+            "SELECT e.seq, e.verdict, e.score, e.header, f.truth FROM events e"
+            " LEFT JOIN (SELECT seq, truth, max(id) FROM feedback GROUP BY seq) f ON f.seq = e.seq"
+            " WHERE e.kind = 'res' AND e.verdict <> 'err' AND e.score IS NOT NULL AND e.t >= ?"
+            " AND (? IS NULL OR e.cam = ?) ORDER BY e.seq",
+            (since_ns, camera, camera),
+        )
+        for seq, verdict, score, header, truth in rows:
+            yield InspectedRow(seq, verdict, score, header, truth)
 
     def forget_notes_before(self, t_ns: int) -> int:
         """Delete audit and feedback rows that are older; returns how many."""
