@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ def conformal_threshold(
     revision: int = 1,
     created: str = "",
     source: str = "",
+    method: Literal["conformal", "cross-conformal"] = "conformal",
 ) -> Threshold:
     """The smallest held-out score that keeps P(false reject) <= `false_reject_rate`.
 
@@ -54,7 +56,7 @@ def conformal_threshold(
     value = float(ordered[rank - 1])
     return Threshold(
         value=value,
-        method="conformal",
+        method=method,
         target_false_reject_rate=false_reject_rate,
         attainable_rate=1.0 / (n + 1),
         n_normals=n,
@@ -75,8 +77,9 @@ def manual_threshold(
     revision: int = 1,
     created: str = "",
     source: str = "",
+    method: Literal["manual", "escape"] = "manual",
 ) -> Threshold:
-    """A value chosen by a person, with what the normal scores say about it.
+    """A value chosen without the normal scores, and what they say about it.
 
     `attainable_rate` is (number of normals above + 1)/(n + 1): the false-reject rate that the
     images support for a value chosen without looking at them. No scores at all are allowed here:
@@ -89,7 +92,7 @@ def manual_threshold(
     n = ordered.size
     return Threshold(
         value=value,
-        method="manual",
+        method=method,
         target_false_reject_rate=false_reject_rate,
         attainable_rate=(int(np.count_nonzero(ordered > value)) + 1) / (n + 1),
         n_normals=n,
@@ -116,9 +119,28 @@ def images_needed(false_reject_rate: float) -> int:
     return max(1, math.ceil(1 / Fraction(repr(float(false_reject_rate))) - 1))
 
 
+def escape_limit(defect_scores: Scores, escape_rate: float) -> float:
+    """The largest threshold under which a new defect escapes at most at `escape_rate`.
+
+    A new defect exchangeable with the m labelled ones takes each rank with equal probability, so
+    it scores below d(k), the k-th smallest, with probability at most k/(m + 1). Here
+    k = floor((m + 1) rate), and the value is just below d(k): equality would pass. Raises
+    CalibrationError when m < 1/rate - 1: so few defects cannot bound the rate.
+    """
+    check_rate(escape_rate)
+    ordered = sorted_scores(defect_scores)
+    rank = math.floor((ordered.size + 1) * Fraction(repr(float(escape_rate))))
+    if rank < 1:
+        raise CalibrationError(
+            f"{ordered.size} labelled defects cannot bound the escape rate at {escape_rate:.2%}",
+            f"at least {images_needed(escape_rate)} are needed",
+        )
+    return math.nextafter(float(ordered[rank - 1]), -math.inf)
+
+
 def is_attained(threshold: Threshold) -> bool:
     """Whether the calibration images are enough for the target rate."""
-    if threshold.method == "manual":
+    if threshold.method in ("manual", "escape"):
         return threshold.attainable_rate <= threshold.target_false_reject_rate
     return conformal_rank(threshold.n_normals, threshold.target_false_reject_rate) <= (
         threshold.n_normals
@@ -133,7 +155,7 @@ def realised_rate_interval(threshold: Threshold, confidence: float = 0.95) -> In
     above the value.
     """
     n = threshold.n_normals
-    if threshold.method == "manual":
+    if threshold.method in ("manual", "escape"):
         above = round(threshold.attainable_rate * (n + 1)) - 1
         return clopper_pearson(above, n, confidence)
     rank = min(conformal_rank(n, threshold.target_false_reject_rate), n)

@@ -1,7 +1,8 @@
 """Choose the threshold from held-out good images and store it in the plan.
 
 --run takes the images that training set aside (role `calibration`); --images takes your own, and
-together with --run refuses any of them that the network was fitted on.
+together with --run refuses any of them that the network was fitted on. --folds takes all good
+images of a cross-fitted training (`train --folds`), each scored by a network that did not learn it.
 """
 
 from __future__ import annotations
@@ -10,16 +11,22 @@ import argparse
 import json
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..engine.atomic import write_atomically
 from ..engine.backends.base import BACKEND_CHOICES, open_engine
 from ..engine.plan import Plan, load_plan, replace_threshold
+from ..engine.spec import Threshold
 from ..errors import CalibrationError, ConfigError
+from .folds import pooled_scores, read_folds
 from .scoring import check_held_out, file_sha256, images_in, read_split, score_images
 from .threshold import (
     check_rate,
     conformal_threshold,
+    escape_limit,
     images_needed,
     manual_threshold,
     review_limit,
@@ -35,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, help="run folder: its calibration images")
     parser.add_argument("--images", type=Path, help="folder of good images training did not see")
     parser.add_argument(
+        "--folds", type=Path, metavar="DIR", help="what `train --folds` wrote; --plan is of a fold"
+    )
+    parser.add_argument(
         "--false-reject-rate", type=float, default=0.01, help="target share of good parts rejected"
     )
     parser.add_argument(
@@ -43,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--value", type=float, help="a threshold chosen by hand instead")
     parser.add_argument(
         "--defects", type=Path, help="folder of labelled defects: reports how many would escape"
+    )
+    parser.add_argument(
+        "--escape-rate",
+        type=float,
+        metavar="E",
+        help="lower the threshold until at most this share of defects like --defects escapes",
     )
     parser.add_argument(
         "--backend",
@@ -58,31 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score, choose, report, store. Nothing is written unless everything before it succeeded."""
-    check_rate(arguments.false_reject_rate)
-    review_limit(1.0, arguments.review_band)
+    _check_options(arguments)
     plan = load_plan(arguments.plan)
-    if arguments.value is not None and arguments.run is None and arguments.images is None:
-        paths: list[Path] = []
-        source = "no images: a value chosen by hand"
-    else:
-        paths, source = held_out_images(arguments.run, arguments.images, plan)
     defects = images_in(arguments.defects) if arguments.defects else []
-    with open_engine(plan, arguments.backend) as engine:
-        scores = score_images(paths, engine)
-        defect_scores = score_images(defects, engine)
+    scores, defect_scores, source = _scores(arguments, plan, defects)
     before = plan.manifest.threshold
-    stamp: dict[str, Any] = {
-        "review_band": arguments.review_band,
-        "revision": before.revision + 1 if before else 1,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "source": source,
-    }
-    rate = arguments.false_reject_rate
-    chosen = (
-        conformal_threshold(scores, rate, **stamp)
-        if arguments.value is None
-        else manual_threshold(arguments.value, scores, rate, **stamp)
-    )
+    chosen = choose(arguments, scores, defect_scores, source, before.revision if before else 0)
     facts = {
         "plan": str(arguments.plan),
         "digest": plan.digest,
@@ -102,6 +99,67 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def choose(
+    arguments: argparse.Namespace,
+    scores: NDArray[np.float64],
+    defect_scores: NDArray[np.float64],
+    source: str,
+    revision_before: int,
+) -> Threshold:
+    """By hand, conformal or cross-conformal; lowered where the defects ask for it."""
+    stamp: dict[str, Any] = {
+        "review_band": arguments.review_band,
+        "revision": revision_before + 1,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "source": source,
+    }
+    rate = arguments.false_reject_rate
+    if arguments.value is not None:
+        return manual_threshold(arguments.value, scores, rate, **stamp)
+    method: Literal["conformal", "cross-conformal"] = (
+        "conformal" if arguments.folds is None else "cross-conformal"
+    )
+    chosen = conformal_threshold(scores, rate, method=method, **stamp)
+    if arguments.escape_rate is None:
+        return chosen
+    limit = escape_limit(defect_scores, arguments.escape_rate)
+    if chosen.value <= limit:
+        return chosen
+    return manual_threshold(limit, scores, rate, method="escape", **stamp)
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    check_rate(arguments.false_reject_rate)
+    review_limit(1.0, arguments.review_band)
+    if arguments.escape_rate is not None:
+        check_rate(arguments.escape_rate)
+        if arguments.defects is None or arguments.value is not None:
+            raise ConfigError(
+                "--escape-rate needs --defects DIR and goes without --value",
+                "the labelled defects are what bounds the rate",
+            )
+    if arguments.folds is not None and (arguments.run or arguments.images):
+        raise ConfigError(
+            "--folds brings its own images", "leave out --run and --images, or leave out --folds"
+        )
+
+
+def _scores(
+    arguments: argparse.Namespace, plan: Plan, defects: list[Path]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
+    """Scores of the good images and of the defects, and where the good ones came from."""
+    by_hand = arguments.value is not None and arguments.run is None and arguments.images is None
+    with open_engine(plan, arguments.backend) as engine:
+        defect_scores = score_images(defects, engine)
+        if arguments.folds is not None:
+            folds = read_folds(arguments.folds)
+            return pooled_scores(folds, plan, engine), defect_scores, folds.source
+        if by_hand:
+            return np.empty(0), defect_scores, "no images: a value chosen by hand"
+        paths, source = held_out_images(arguments.run, arguments.images, plan)
+        return score_images(paths, engine), defect_scores, source
+
+
 def held_out_images(run: Path | None, images: Path | None, plan: Plan) -> tuple[list[Path], str]:
     """The images to calibrate on and a phrase saying where they came from.
 
@@ -111,7 +169,7 @@ def held_out_images(run: Path | None, images: Path | None, plan: Plan) -> tuple[
     if run is None and images is None:
         raise ConfigError(
             "calibrate threshold needs good images that training did not see",
-            "give --run DIR (its calibration split) or --images DIR",
+            "give --run DIR (its calibration split), --images DIR or --folds DIR",
         )
     paths: list[Path] = []
     source = ""

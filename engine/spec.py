@@ -101,7 +101,9 @@ class Threshold(Record, frozen=True, kw_only=True):
     """
 
     value: float
-    method: Literal["conformal", "manual"] = "conformal"
+    method: Literal["conformal", "cross-conformal", "manual", "escape"] = "conformal"
+    """"cross-conformal": scores of folds, each part by a network that did not learn it; "escape":
+    the largest value that bounds the escape rate of labelled defects; "manual": by a person."""
     target_false_reject_rate: float
     attainable_rate: float
     n_normals: int

@@ -60,6 +60,9 @@ class TrainConfig(Record, frozen=True, kw_only=True):
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     calibration_share: float = 0.2
+    folds: int = 0
+    """Cross-fitting: hold out part `fold` (from 1) of `folds`, instead of calibration_share."""
+    fold: int = 0
 
     nuisance: Nuisance = Nuisance()
     """Disturbances to be learned as normal; the teacher then runs in every step."""
@@ -151,6 +154,8 @@ def check_config(config: TrainConfig) -> None:
         ("clip_norm", config.clip_norm > 0.0, "positive"),
         ("ema_decay", 0.0 <= config.ema_decay < 1.0, "in [0, 1)"),
         ("calibration_share", 0.0 < config.calibration_share < 1.0, "in (0, 1)"),
+        ("fold", min(config.folds, 1) <= config.fold <= config.folds, "1 to folds"),
+        ("folds", config.folds != 1, "0 or at least 2"),
         ("feature_cache_gib", config.feature_cache_gib >= 0.0, "not negative"),
         ("image_cache_gib", config.image_cache_gib >= 0.0, "not negative"),
         ("checkpoint_s", config.checkpoint_s >= 0.0, "not negative"),

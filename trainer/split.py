@@ -61,6 +61,30 @@ def split_normals(
     return fit, [samples[index] for index in sorted(held_out)]
 
 
+def fold_normals(
+    samples: Sequence[Sample], seed: int, fold: int, folds: int
+) -> tuple[list[Sample], list[Sample]]:
+    """Good parts -> (fit, held out) for fold 1 ... `folds`, both in the order given.
+
+    The held-out parts of the folds are disjoint and together are all parts; folds differ in size by
+    at most one group. Raises DataError for fewer groups than folds.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, sample in enumerate(samples):
+        groups.setdefault(sample.group or f"\0{index}", []).append(index)
+    if len(groups) < folds:
+        raise DataError(
+            f"{len(samples)} image(s) of good parts in {len(groups)} group(s) cannot be split into"
+            f" {folds} folds",
+            "use fewer folds, or more images",
+        )
+    order = np.random.default_rng([seed, 0xF01D]).permutation(len(groups))
+    names = list(groups)
+    held_out = {index for position in order[fold - 1 :: folds] for index in groups[names[position]]}
+    fit = [sample for index, sample in enumerate(samples) if index not in held_out]
+    return fit, [samples[index] for index in sorted(held_out)]
+
+
 def split_rows(fit: Sequence[Sample], calibration: Sequence[Sample]) -> list[SplitRow]:
     """The split with the hash of every file, so that a later run can tell whether they changed."""
     parts: tuple[tuple[Sequence[Sample], Role], ...] = ((fit, "fit"), (calibration, "calibration"))

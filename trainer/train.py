@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..errors import ConfigError
 from .checkpoint import Run, load_run
 from .config import TrainConfig, load_config, parse_image_size, parse_seeds
 from .datasets import find_dataset
@@ -28,7 +29,7 @@ from .progress import EpochRow, Progress
 from .resnet import calibrate_batch_norm
 from .run_folder import RunFolder
 from .schedule import batch_indices, even_chunks, learning_rate, steps_per_epoch
-from .split import split_normals, split_rows
+from .split import fold_normals, split_normals, split_rows
 from .teacher import install_teacher
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--seeds", metavar="A,B,...", help="one run each, in OUT/CATEGORY/seedN")
     parser.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="cross-fit a small set: K runs, OUT/fold1 ... foldK",
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="continue an interrupted run with the same options"
     )
 
@@ -75,11 +82,18 @@ def run(arguments: argparse.Namespace) -> int:
         options["image_size"] = parse_image_size(arguments.image_size)
     config = load_config(arguments.config, options)
     categories = (config.category or "").split(",")
+    if arguments.folds is not None and (arguments.seeds is not None or len(categories) > 1):
+        raise ConfigError("--folds goes with one category and one seed", "run it once for each")
     if arguments.seeds is not None or len(categories) > 1:
         # Imported here: a sweep is made of calls to `train`.
         from .sweep import sweep, sweep_table
 
         print(sweep_table(sweep(config, categories, parse_seeds(arguments.seeds, config.seed))))
+        return 0
+    if arguments.folds is not None:
+        from .crossfit import crossfit, crossfit_table  # made of calls to `train`, too
+
+        print(crossfit_table(crossfit(config, arguments.folds)))
         return 0
     result = train(config, resume=arguments.resume)
     if os.environ.get("RANK", "0") != "0":
@@ -113,7 +127,11 @@ def _train(config: TrainConfig, folder: RunFolder, device: torch.device, mates: 
     dataset = find_dataset(Path(config.data), config.category)
     for problem in dataset.problems:
         log.warning("%s", problem)
-    fit, held_out = split_normals(dataset.train, config.seed, config.calibration_share)
+    fit, held_out = (
+        fold_normals(dataset.train, config.seed, config.fold, config.folds)
+        if config.folds
+        else split_normals(dataset.train, config.seed, config.calibration_share)
+    )
     split = split_rows(fit, held_out)
     input_spec = config.input_spec()
     fit_images = ImageStore([s.path for s in fit], input_spec, config.image_cache_gib)

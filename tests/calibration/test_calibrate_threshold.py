@@ -264,3 +264,26 @@ def test_calibrate_needs_neither_torch_nor_the_trainer():
 
 def _folder(paths):
     return str(paths[0].parent)
+
+
+def test_an_escape_rate_lowers_the_threshold_only_where_it_must(plan, parts, tmp_path, capsys):
+    bad = tmp_path / "bad"
+    bad_parts = write_parts(bad, 24, seed=8)
+    arguments = ["calibrate", "threshold", "--plan", str(plan), "--images", _folder(parts)]
+    arguments += ["--defects", str(bad), "--json", "--false-reject-rate", "0.1"]
+    assert main(arguments) == 0
+    conformal = json.loads(capsys.readouterr().out)
+    assert main([*arguments, "--escape-rate", "0.99"]) == 0
+    assert json.loads(capsys.readouterr().out)["threshold"] == conformal["threshold"]
+    assert main([*arguments, "--escape-rate", "0.2"]) == 0
+    lowered = json.loads(capsys.readouterr().out)
+    with open_engine(load_plan(plan)) as engine:
+        scores = np.sort(score_images(bad_parts, engine))
+    assert lowered["method"] == "escape"
+    assert lowered["threshold"] == np.nextafter(scores[4], -np.inf)  # floor(25 * 0.2) = 5
+    assert lowered["escape_rate"] == 4 / 24
+    assert lowered["attained"] is False
+    assert main([*arguments, "--escape-rate", "0.01"]) == 5
+    assert "24 labelled defects cannot bound" in capsys.readouterr().err
+    assert main([*arguments[:6], "--escape-rate", "0.2"]) == 2
+    assert "--escape-rate needs --defects" in capsys.readouterr().err

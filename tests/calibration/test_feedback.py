@@ -1,5 +1,6 @@
 """A proposal from operators' marks: its counts, its guarantee, and when there is none."""
 
+import itertools
 import math
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_a_higher_threshold_never_rejects_more_or_lets_less_escape(good, bad, ra
     rows = [(s, False, MARKED_OK) for s in good] + [(s, True, MARKED_NG) for s in bad]
     proposal = propose_threshold(parts(rows), 5.0, rate)
     ordered = sorted(proposal.outcomes, key=lambda row: row.threshold)
-    for lower, higher in zip(ordered, ordered[1:], strict=False):
+    for lower, higher in itertools.pairwise(ordered):
         assert higher.false_rejects <= lower.false_rejects
         assert higher.escapes >= lower.escapes
     assert proposal.proposed.false_rejects <= rate * (len(good) + 1)

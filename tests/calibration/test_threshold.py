@@ -12,6 +12,7 @@ from skrd4ad.calibration.threshold import (
     conformal_rank,
     conformal_threshold,
     escape_interval,
+    escape_limit,
     images_needed,
     is_attained,
     manual_threshold,
@@ -179,3 +180,29 @@ def test_the_order_of_the_images_does_not_matter(scores, rate, random):
     shuffled = list(scores)
     random.shuffle(shuffled)
     assert conformal_threshold(scores, rate) == conformal_threshold(shuffled, rate)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 5), min_size=19, max_size=80), st.sampled_from([0.05, 0.1, 0.25]))
+def test_the_escape_limit_lets_at_most_its_share_of_ranks_pass(defects, rate):
+    limit = escape_limit(defects, rate)
+    escaped = sum(score <= limit for score in defects)
+    assert escaped <= math.floor(rate * (len(defects) + 1) + 1e-9) - 1
+    # One step up, and the bound would no longer hold.
+    higher = math.nextafter(limit, math.inf)
+    assert sum(score <= higher for score in defects) >= math.floor(rate * (len(defects) + 1) + 1e-9)
+
+
+def test_the_escape_rate_of_new_defects_keeps_its_bound_on_average():
+    generator = np.random.default_rng(4)
+    rates = []
+    for _ in range(400):
+        limit = escape_limit(generator.gamma(3.0, 1.0, 39), 0.1)
+        rates.append(np.mean(generator.gamma(3.0, 1.0, 500) <= limit))
+    # Without ties the mean is k/(m + 1) = 0.1 exactly; 400 draws of Beta(4, 36) give it to 0.0024.
+    assert np.mean(rates) == pytest.approx(0.1, abs=0.008)
+
+
+def test_too_few_defects_cannot_bound_an_escape_rate():
+    with pytest.raises(CalibrationError, match="18 labelled defects cannot bound"):
+        escape_limit([1.0] * 18, 0.05)
