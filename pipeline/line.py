@@ -14,12 +14,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ..engine.backends.base import Engine
 from ..engine.spec import Threshold
 from ..errors import EngineError, NetworkError
 from . import wire_messages as wire
-from .admission import Admission, Ticket
+from .admission import Admission
 from .capture.camera import Camera, CameraSettings
 from .clock import SYSTEM_CLOCK, Clock
 from .control_port import LineControl
@@ -30,7 +31,8 @@ from .line_records import LineSettings, LineSummary
 from .outlet import Alarm, Finish, Outlet, State
 from .prepare import prepared_early
 from .publish_stage import PublishStage
-from .records import Frame
+from .records import Announced, Frame
+from .trigger_door import Refused, TriggerDoor
 
 log = logging.getLogger(__name__)
 STOP_LIMIT_S = 3.0
@@ -49,19 +51,30 @@ def run_line(
     on_ready: Callable[[Engine], None] = lambda engine: None,
     on_alive: Callable[[], object] = lambda: None,
     clock: Clock = SYSTEM_CLOCK,
-    on_admitted: Callable[[Ticket], None] = lambda ticket: None,
+    on_admitted: Callable[[Announced], None] = lambda part: None,
+    on_refused: Callable[[Refused], None] = lambda refused: None,
     on_control: Callable[[LineControl], None] = lambda control: None,
 ) -> LineSummary:
     """Run until every source has ended, the part limit is reached, or `stop` is set.
 
     `on_alive` is called about once a second while all stages make progress (for a watchdog).
-    `on_admitted` is called in the camera's thread for every admitted part, before its result can
-    exist; `on_control` once, when the line is ready, with what changes it while it runs.
+    `on_admitted` is called for every admitted part, at its trigger or when its frame came, before
+    its result can exist; `on_refused` for a trigger that was refused (both return in microseconds).
+    `on_control` is called once, when the line is ready, with what changes it while it runs.
     Raises CameraError, EngineError or NetworkError when the line cannot start, or when a thread
     fails later on; parts admitted until then have their results.
     """
     line = _Line(
-        cameras, open_engine, threshold, outlet, settings, on_alive, clock, on_admitted, stop
+        cameras,
+        open_engine,
+        threshold,
+        outlet,
+        settings,
+        on_alive,
+        clock,
+        on_admitted,
+        on_refused,
+        stop,
     )
     try:
         line.start(stop)
@@ -88,7 +101,8 @@ class _Line:
         settings: LineSettings,
         on_alive: Callable[[], object],
         clock: Clock,
-        on_admitted: Callable[[Ticket], None],
+        on_admitted: Callable[[Announced], None],
+        on_refused: Callable[[Refused], None],
         stop: threading.Event,
     ) -> None:
         self._settings, self._on_alive, self._clock = settings, on_alive, clock
@@ -100,7 +114,20 @@ class _Line:
             clock=clock,
             on_admitted=on_admitted,
         )
-        self.control = RunningLine([one.name for one in cameras], threshold, stop.set)
+        self._doors = {
+            one.name: TriggerDoor(
+                one.name,
+                one.trigger,
+                self._admission,
+                clock,
+                partial(self._fire, one.name),
+                lambda alarm: self._publish.post(alarm),
+                on_refused,
+            )
+            for one in cameras
+            if one.trigger is not None
+        }
+        self.control = RunningLine([one.name for one in cameras], threshold, stop.set, self._doors)
         self._publish = PublishStage(
             outlet,
             self._admission,
@@ -123,7 +150,7 @@ class _Line:
             Camera(
                 one.name,
                 one.make_source,
-                self._admission,
+                self._doors.get(one.name, self._admission),
                 clock,
                 self._camera_changed,
                 frozen_after=one.frozen_after,
@@ -146,6 +173,8 @@ class _Line:
         self._infer_thread.start()
         for camera in self._cameras:
             camera.open()
+        for door in self._doors.values():
+            door.start()
         if not self._await(stop, lambda: self._infer.engine is not None):
             return
 
@@ -170,7 +199,7 @@ class _Line:
             camera.start()
         self._await(
             stop,
-            lambda: self._admission.closed or all(camera.finished for camera in self._cameras),
+            lambda: self._admission.ended or all(camera.finished for camera in self._cameras),
         )
 
     def finish(self, stop: threading.Event) -> None:
@@ -183,6 +212,8 @@ class _Line:
         for camera in self._cameras:
             if not camera.join(capture_limit_s):
                 log.warning("camera %s does not return from its driver; left behind", camera.name)
+        for door in self._doors.values():
+            door.stop()
         self._drain(stop)
         self._publish.post(Finish())
         if self._publish_thread.ident is not None:
@@ -251,6 +282,8 @@ class _Line:
         """Hung cameras are replaced; a hung device cannot be, so it ends the line."""
         for camera in self._cameras:
             camera.replace_if_hung()
+        for door in self._doors.values():
+            door.expire()
         now_ns, since_ns = self._clock.mono_ns(), self._infer.busy_since_ns
         if since_ns is not None and now_ns - since_ns > self._settings.engine_limit_s * 1e9:
             self._failure = self._failure or EngineError(
@@ -275,6 +308,10 @@ class _Line:
 
     # ---- what others see of it -------------------------------------------------------------
 
+    def _fire(self, name: str, part_id: str | None) -> int:
+        """Called in the thread of the camera's door."""
+        return next(one for one in self._cameras if one.name == name).trigger(part_id)
+
     def _prepared_early(self, frame: Frame) -> Frame:
         """Called in the camera's thread."""
         return prepared_early(frame, self._admission, self._infer.engine, self._clock)
@@ -287,6 +324,9 @@ class _Line:
     def _camera_changed(self, camera: Camera) -> None:
         """Called in the camera's thread."""
         lost = camera.status.state in ("reopening", "failed")
+        if camera.name in self._doors and camera.status.state != "stopped":
+            running, text = camera.status.state == "running", camera.status.detail
+            self._doors[camera.name].camera_is(running, text)
         frozen = lost and " is frozen" in camera.status.detail
         self._publish.post(Alarm("camera_lost", lost, camera.status.detail, camera.name))
         self._publish.post(Alarm("camera_frozen", frozen, camera.status.detail, camera.name))

@@ -38,8 +38,23 @@ class Part:
     part_id: str | None = None
     trigger_seq: int | None = None
     source: str = "none"
-    """Who named the part: "plc", "camera", "file", "test", or "none"."""
+    """Who named the part: "plc" (a trigger with an id), "line" (a trigger without one), "camera",
+    "file", "test", or "none"."""
     match: PartMatch = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A part the line has taken responsibility for: at its trigger, or when its frame came.
+
+    `mono_ns` is when the part was in front of the camera (time.monotonic_ns), `wall_ns` the same.
+    """
+
+    camera: str
+    camera_seq: int
+    part: Part
+    mono_ns: int
+    wall_ns: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +102,29 @@ class Frame:
     """The defect a rendered part carries ("good" when it has none); only ever set by `test:`."""
     prepared: Prepared | None = None
     """The network's input, where the camera's thread had time to make it."""
+
+    def announced(self) -> Announced:
+        """The part that this frame shows, for who follows it on its way."""
+        return Announced(
+            self.camera, self.camera_seq, self.part, self.captured_mono_ns, self.captured_ns
+        )
+
+
+def frame_without_image(announced: Announced, failure: str, detail: str = "") -> Frame:
+    """What stands for the frame of a part that has none, so that it still gets its result."""
+    return Frame(
+        camera=announced.camera,
+        camera_seq=announced.camera_seq,
+        frame_id=0,
+        captured_ns=announced.wall_ns,
+        captured_mono_ns=announced.mono_ns,
+        captured_source="receive",
+        captured_error_ns=0,
+        pixels=None,
+        part=announced.part,
+        failure=failure,
+        detail=detail,
+    )
 
 
 @dataclass(frozen=True, slots=True)

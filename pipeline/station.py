@@ -27,6 +27,7 @@ from .capture.uri import is_live, open_source, parse_uri, redacted
 from .decide import OnLate
 from .journal import JournalSettings
 from .line_records import LineSettings
+from .pairing import TriggerSettings
 from .pictures import PictureSettings
 from .publish import PublishSettings
 
@@ -43,6 +44,8 @@ class StationCamera(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Equal images in a row that make a live camera count as frozen; 0 turns the check off."""
     hang_limit_s: Annotated[float, POSITIVE] = HANG_LIMIT_S
     """A driver call that takes longer hangs; its thread is replaced."""
+    trigger: TriggerSettings | None = None
+    """A camera that takes a picture for every order (docs/line.md); else it runs by itself."""
 
 
 class Station(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,13 +118,43 @@ def camera_settings(station: Station) -> list[CameraSettings]:
                 f"two cameras are called '{name}'", "give each a name: --camera left=0"
             )
         make_source = partial(open_source, uri)
-        settings.append(CameraSettings(name, make_source, camera.frozen_after, camera.hang_limit_s))
+        _check_trigger(name, camera, station)
+        settings.append(
+            CameraSettings(
+                name, make_source, camera.frozen_after, camera.hang_limit_s, camera.trigger
+            )
+        )
     return settings
 
 
+def _check_trigger(name: str, camera: StationCamera, station: Station) -> None:
+    trigger = camera.trigger
+    if trigger is None:
+        return
+    if station.mode == "latest":
+        raise ConfigError(
+            f"camera {name} has triggers, and each gets a result; `latest` would drop some",
+            "leave mode out, or run the cameras without triggers in a process of their own",
+        )
+    if trigger.fire == "external" and trigger.match == "none":
+        raise ConfigError(
+            f"camera {name} is fired by a sensor and pairs nothing: its orders would mean nothing",
+            "leave trigger out",
+        )
+    if trigger.window_ms is None and (trigger.match == "time" or trigger.fire == "external"):
+        raise ConfigError(
+            f"camera {name}: trigger needs window_ms with match: time and with fire: external",
+            "how long after its trigger a frame is taken at most, shorter than between two parts",
+        )
+    if trigger.window_ms is not None and trigger.window_ms > trigger.limit_ms:
+        raise ConfigError(f"camera {name}: trigger.window_ms is longer than limit_ms")
+
+
 def line_settings(station: Station, arguments: argparse.Namespace) -> LineSettings:
-    """`latest` is the default as soon as one camera runs whether it is read or not."""
+    """`latest` is the default as soon as one camera runs whether it is read or not; triggered
+    parts have a result each, so with them the line keeps the other promise."""
     any_live = any(is_live(parse_uri(camera.uri)) for camera in station.cameras)
+    any_live = any_live and not any(camera.trigger for camera in station.cameras)
     return LineSettings(
         mode=station.mode or ("latest" if any_live else "every"),
         depth=station.depth,

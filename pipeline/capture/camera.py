@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ...errors import CameraError
-from ..admission import Admission
+from ..admission import Entrance
 from ..clock import Clock
+from ..pairing import TriggerSettings
 from ..records import Frame
 from ..wire_messages import CameraFields
 from .backoff import Backoff
-from .base import EndOfStream, Shot, Source, frame_of
+from .base import EndOfStream, Shot, Source, Triggered, frame_of
 from .frozen import FrozenCheck
 
 Answer = TypeVar("Answer")
@@ -43,6 +44,8 @@ class CameraSettings:
     make_source: Callable[[], Source]
     frozen_after: int = FROZEN_AFTER
     hang_limit_s: float = HANG_LIMIT_S
+    trigger: TriggerSettings | None = None
+    """None for a camera that takes pictures by itself."""
 
 
 @dataclass(slots=True)
@@ -76,7 +79,7 @@ class Camera:
         self,
         name: str,
         make_source: Callable[[], Source],
-        admission: Admission,
+        admission: Entrance,
         clock: Clock,
         changed: Callable[[Camera], None],
         backoff: Backoff | None = None,
@@ -113,6 +116,16 @@ class Camera:
 
     def stop(self) -> None:
         self._stop.set()
+
+    def trigger(self, part_id: str | None) -> int:
+        """Fire it, from any thread; the camera's own number of the trigger. Raises CameraError."""
+        source = self._session.source
+        if not isinstance(source, Triggered):
+            raise CameraError(
+                f"camera {self.name} takes no trigger from the line",
+                "a camera that a sensor fires has `fire: external` in the station file",
+            )
+        return source.trigger(part_id)
 
     def join(self, timeout_s: float) -> bool:
         """True when the thread has ended (or never began)."""

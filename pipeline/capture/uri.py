@@ -71,6 +71,7 @@ def _yes_no(text: str) -> bool:
 
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
 """Their whole text is the address: a query belongs to the camera."""
+_OF_TRIGGERS = {"lose", "delay_ms", "count"}
 Reader = Callable[[str], object]
 OPTIONS: dict[str, dict[str, Reader]] = {
     "device": {"width": _count, "height": _count, "fps": _positive},
@@ -83,6 +84,9 @@ OPTIONS: dict[str, dict[str, Reader]] = {
         "count": _count,
         "size": _count,
         "bank": _count,
+        "trigger": _yes_no,
+        "lose": _fraction,
+        "delay_ms": _positive,
     },
 }
 """What each scheme understands; the table of docs/line.md is checked against it."""
@@ -155,7 +159,19 @@ def open_source(uri: CameraUri, clock: Clock = SYSTEM_CLOCK) -> Source:
         return StillFolderSource(Path(uri.target), clock, **options)  # type: ignore[arg-type]
     from .pattern import PatternSource
 
-    return PatternSource(clock, **options)  # type: ignore[arg-type]
+    if not options.pop("trigger", False):
+        for key in options:
+            if key in _OF_TRIGGERS - {"count"}:
+                raise ConfigError(f"'{key}' is of a test camera with triggers", "add trigger=true")
+        return PatternSource(clock, **options)  # type: ignore[arg-type]
+    if "rate" in options:
+        raise ConfigError("a test camera with triggers has no rate of its own", "leave rate out")
+    from .triggered_pattern import TriggeredPattern
+
+    own: dict[str, object] = {key: options.pop(key) for key in _OF_TRIGGERS if key in options}
+    if "seed" in options:
+        own["seed"] = options["seed"]
+    return TriggeredPattern(PatternSource(clock, **options), clock, **own)  # type: ignore[arg-type]
 
 
 def _split_name(text: str) -> tuple[str | None, str]:

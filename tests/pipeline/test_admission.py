@@ -37,11 +37,25 @@ def play(mode: str, depth: int, limit: int, rounds: int, seed: int) -> None:
     taken_order: list[tuple[str, int]] = []
     flying = []
     checked = 0
+    expected: list[int] = []  # triggered parts of camera "t" whose frames are still to come
+    under_way = 0
     for _ in range(rounds):
         choice = dice.random()
-        if choice < 0.45:
+        if mode == "every" and choice < 0.1:
+            announced = admission.announce(frame("t", made["t"] + 1).announced(), limit=4)
+            assert announced == (under_way < 4)
+            if announced:
+                made["t"] += 1
+                under_way += 1
+                expected.append(made["t"])
+        elif mode == "every" and choice < 0.2:
+            if expected:
+                # Never refused, however full the queue is: its place was kept.
+                admission.deliver(frame("t", expected[0]))
+                admitted_order.append(("t", expected.pop(0)))
+        elif choice < 0.45:
             camera = dice.choice(cameras)
-            waiting = admission.balance().waiting
+            waiting = admission.balance().waiting - len(expected)
             accepted = admission.admit(frame(camera, made[camera] + 1))
             if mode == "every":
                 assert accepted == (waiting < depth)
@@ -65,6 +79,7 @@ def play(mode: str, depth: int, limit: int, rounds: int, seed: int) -> None:
                 admission.drop_taken(ticket, "infer:stale")
             else:
                 admission.settle(ticket)
+                under_way -= ticket.frame.camera == "t"
         balance = admission.balance()
         assert balance.balanced, balance
         assert balance.admitted == sum(made.values())
@@ -72,12 +87,12 @@ def play(mode: str, depth: int, limit: int, rounds: int, seed: int) -> None:
         assert balance.dropped_total == admission.dropped_total
         if mode == "every":
             assert balance.dropped == {}
-            assert balance.waiting <= depth
+            assert balance.waiting <= depth + 4
             # Order kept, and nothing skipped: what was taken is a prefix of what was admitted.
             while checked < len(taken_order):
                 assert taken_order[checked] == admitted_order[checked]
                 checked += 1
-    for camera in cameras:
+    for camera in (*cameras, "t"):
         own = [seq for name, seq in taken_order if name == camera]
         assert own == sorted(own)
 
@@ -219,6 +234,38 @@ def test_part_limit_closes_after_exactly_that_many() -> None:
     admission = Admission("every", depth=10, part_limit=3)
     assert [admission.admit(frame("a", seq)) for seq in range(1, 6)] == [True] * 3 + [False] * 2
     assert admission.closed
+
+
+def test_a_triggered_part_is_accounted_for_from_its_trigger_on() -> None:
+    admission = Admission("every")
+    part = frame("a", 1).announced()
+    assert admission.announce(part, limit=1)
+    assert not admission.announce(frame("a", 2).announced(), limit=1)
+    assert (admission.balance().admitted, admission.balance().pending) == (1, 1)
+    admission.close()
+    # The infer thread goes on waiting for the frame of a part that was promised a result.
+    assert not admission.ended
+    assert admission.take() == []
+    admission.deliver(frame("a", 1))
+    assert admission.ended
+    with pytest.raises(RuntimeError, match="delivered twice"):
+        admission.deliver(frame("a", 1))
+    tickets = admission.take()
+    assert tickets
+    admission.settle(tickets[0])
+    assert admission.take() is None
+    assert admission.balance().balanced
+
+
+def test_what_was_triggered_and_never_came_is_unsettled_too() -> None:
+    admission = Admission("every")
+    admission.announce(frame("a", 1).announced(), limit=2)
+    (left,) = admission.unsettled()
+    assert (left.frame.camera_seq, left.frame.failure, left.frame.pixels) == (1, "stopped", None)
+    admission.settle(left)
+    assert admission.balance().balanced
+    with pytest.raises(ValueError, match="`every` mode"):
+        Admission("latest").announce(frame("a", 1).announced(), limit=2)
 
 
 def test_unsettled_hands_out_every_part_without_a_result_once() -> None:

@@ -12,13 +12,12 @@ import msgspec
 import pytest
 from skrd4ad.engine.plan import load_plan
 from skrd4ad.engine.spec import Manifest
-from skrd4ad.pipeline.admission import Ticket
 from skrd4ad.pipeline.capture.camera import CameraSettings
 from skrd4ad.pipeline.control_port import ControlRefused, LineControl
 from skrd4ad.pipeline.line import run_line
 from skrd4ad.pipeline.line_control import RunningLine
 from skrd4ad.pipeline.line_records import LineSettings, LineSummary
-from skrd4ad.pipeline.records import Verdict
+from skrd4ad.pipeline.records import Announced, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def run_with_control(
     parts: ModuleType,
     manifest: Manifest,
     script: Callable[[list[LineControl]], list[object]],
-    on_admitted: Callable[[Ticket], None] = lambda ticket: None,
+    on_admitted: Callable[[Announced], None] = lambda part: None,
 ) -> tuple[LineSummary, object]:
     controls: list[LineControl] = []
     outlet = parts.RecordingOutlet()
@@ -116,7 +115,7 @@ def test_every_part_is_announced_before_its_result_exists(
         Outlet(),
         LineSettings(),
         threading.Event(),
-        on_admitted=lambda ticket: announced.append(ticket.frame.camera_seq),
+        on_admitted=lambda part: announced.append(part.camera_seq),
     )
     assert announced == outlet_results == list(range(1, 51))
     assert late == []

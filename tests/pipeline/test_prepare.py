@@ -75,8 +75,17 @@ def test_cameras_prepare_while_the_infer_thread_is_busy(
     taker.join(10)
 
 
-def test_results_are_the_same_whoever_prepared(parts: ModuleType, tiny: ModuleType) -> None:
+def test_results_are_the_same_whoever_prepared(
+    parts: ModuleType, tiny: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A slow engine makes the camera's thread prepare, a quick one the infer thread."""
+    threads: list[str] = []
+
+    def noted(*values: object) -> object:
+        threads.append(threading.current_thread().name)
+        return to_network_input(*values)
+
+    monkeypatch.setattr("skrd4ad.pipeline.prepare.to_network_input", noted)
     shots = [parts.shot(number, number * 5, size=80) for number in range(1, 31)]
     answers, early = [], []
     for slow in (False, True):
@@ -86,7 +95,7 @@ def test_results_are_the_same_whoever_prepared(parts: ModuleType, tiny: ModuleTy
             wait.wait(0.01 if slow else 0.0)
 
         outlet = parts.RecordingOutlet()
-        tickets: list[Frame] = []
+        threads.clear()
         run_line(
             [CameraSettings("a", lambda: parts.ScriptedSource(shots))],
             lambda before=before: parts.ArithmeticEngine(tiny.tiny_manifest(), before),
@@ -94,9 +103,9 @@ def test_results_are_the_same_whoever_prepared(parts: ModuleType, tiny: ModuleTy
             outlet,
             LineSettings(),
             threading.Event(),
-            on_admitted=lambda ticket, kept=tickets: kept.append(ticket.frame),
         )
-        early.append(sum(one.prepared is not None for one in tickets))
+        early.append(sum(name.startswith("camera") for name in threads))
+        assert len(threads) == 30
         answers.append([(result.verdict, result.score) for result in outlet.results])
         for result in outlet.results:
             assert result.latency.preprocess_us > 0

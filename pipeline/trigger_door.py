@@ -1,0 +1,248 @@
+"""The door of a triggered camera: parts enter at their trigger, frames are paired with them.
+
+    order    -> announce (accounted for from here on) -> fire the camera, in a thread of its own
+    frame    -> pair (pairing.py) -> deliver
+    too late, lost, mismatched, stopped -> deliver without an image: `err` with the reason
+
+An order is answered at once: with its number, or refused because too many parts are under way.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..errors import CameraError
+from .admission import Admission
+from .clock import Clock
+from .control_port import ControlRefused
+from .outlet import Alarm
+from .pairing import Outcome, Pairing, TriggerSettings
+from .records import Announced, Frame, Part, frame_without_image
+
+log = logging.getLogger(__name__)
+CAMERA_LOST, STOPPED = "camera_lost", "stopped"
+_UNANNOUNCED_LIMIT = 1_000_000
+"""A part that has passed cannot be refused. It has no image, so it costs next to nothing."""
+Fire = Callable[[str | None], int]
+"""Fires the camera for a part; its own trigger counter comes back. Raises CameraError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A part that was at the camera and did not enter the line."""
+
+    camera: str
+    part_id: str | None
+    mono_ns: int
+    why: str
+
+
+class TriggerDoor:
+    """Stands between one camera and the admission; safe from any thread.
+
+    The camera sees `admit` and `closed`, as it sees them of an admission. `on_refused` is called
+    for an order that was refused, so that a gate knows of the part; it returns in microseconds.
+    """
+
+    def __init__(
+        self,
+        camera: str,
+        settings: TriggerSettings,
+        admission: Admission,
+        clock: Clock,
+        fire: Fire,
+        say: Callable[[Alarm], None],
+        on_refused: Callable[[Refused], None] = lambda refused: None,
+    ) -> None:
+        self.camera, self.settings = camera, settings
+        self.refused = 0
+        """Orders that were refused because too many parts were under way."""
+        self.admitted = 0
+        self._admission, self._clock, self._say = admission, clock, say
+        self._fire, self._on_refused = fire, on_refused
+        self._lock = threading.Lock()
+        self._pairing = Pairing(settings)
+        self._parts: dict[int, Announced] = {}
+        """The parts without a frame, by the number of their trigger."""
+        self._number = 0
+        self._said_mismatch = False
+        self._lost = "the camera is not open yet"
+        self._orders: queue.SimpleQueue[tuple[int, str | None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    # ---- orders ----------------------------------------------------------------------------
+
+    def trigger(self, part_id: str | None) -> int:
+        """A part is at the camera: its number, by which its event is found (`part.trigger_seq`).
+
+        Raises ControlRefused when the part does not enter the line.
+        """
+        if self.settings.match == "none":
+            return self._fire_only(part_id)
+        with self._lock:
+            now_ns = self._clock.mono_ns()
+            stuck = self._orders.qsize() >= self.settings.under_way
+            number = self._number + 1
+            source = "line" if part_id is None else "plc"
+            part = Announced(
+                camera=self.camera,
+                camera_seq=self.admitted + 1,
+                part=Part(part_id, number, source),
+                mono_ns=now_ns,
+                wall_ns=self._clock.wall_ns(),
+            )
+            if stuck or not self._admission.announce(part, self.settings.under_way):
+                raise self._refusal(part_id, now_ns, stuck)
+            self._number, self.admitted = number, self.admitted + 1
+            self._parts[number] = part
+            self._conclude(self._pairing.announce(number, now_ns))
+            if number in self._parts and self._lost:
+                self._conclude(self._pairing.fail(number, CAMERA_LOST, self._lost))
+            elif number in self._parts and self.settings.fire == "software":
+                self._orders.put((number, part_id))
+            return number
+
+    def resync(self) -> None:
+        """Pair the next trigger with the next frame; parts without a frame become `err`."""
+        if self.settings.match == "none":
+            raise ControlRefused(f"camera {self.camera} pairs nothing (match: none)")
+        with self._lock:
+            self._conclude(self._pairing.resync(self._clock.mono_ns()))
+        log.info("camera %s: triggers and frames are paired anew", self.camera)
+
+    # ---- the camera's thread ---------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """True when the camera need not grab any more: nothing can enter, nobody waits."""
+        return self._admission.closed and not self._parts
+
+    def admit(self, frame: Frame, timeout_s: float | None = 0.0) -> bool:
+        """A frame came. Only with `match: none` can it have to wait, as with any camera."""
+        if self.settings.match == "none":
+            frame = replace(frame, part=Part(source="camera"))
+            if not self._admission.admit(frame, timeout_s):
+                return False
+            self.admitted += 1
+            return True
+        with self._lock:
+            self._conclude(self._pairing.frame(frame, self._clock.mono_ns()))
+        return True
+
+    def camera_is(self, running: bool, text: str) -> None:
+        """The camera runs or does not; what it had not delivered by then is not awaited."""
+        with self._lock:
+            self._lost = "" if running else text or "the camera is out"
+            if not running:
+                outcomes = self._pairing.give_up(CAMERA_LOST, self._lost, self._clock.mono_ns())
+                self._conclude(outcomes)
+
+    # ---- the line's thread -----------------------------------------------------------------
+
+    def start(self) -> None:
+        if self.settings.fire == "software":
+            self._thread = threading.Thread(
+                target=self._fire_all, name=f"trigger-{self.camera}", daemon=True
+            )
+            self._thread.start()
+
+    def expire(self) -> None:
+        """Called every few milliseconds: parts whose frame is overdue leave without it."""
+        with self._lock:
+            self._conclude(self._pairing.expire(self._clock.mono_ns()))
+
+    def stop(self) -> None:
+        """After the admission was closed: every part without a frame becomes `err`, "stopped"."""
+        self._orders.put(None)
+        with self._lock:
+            text = "the line was stopped before its frame came"
+            self._lost = "the line has ended"
+            self._conclude(self._pairing.give_up(STOPPED, text, self._clock.mono_ns()))
+
+    @property
+    def unclaimed(self) -> int:
+        """Frames that were nobody's."""
+        return self._pairing.unclaimed
+
+    # ---- inside ----------------------------------------------------------------------------
+
+    def _fire_only(self, part_id: str | None) -> int:
+        if part_id is not None:
+            raise ControlRefused(
+                f"camera {self.camera} pairs no frames with parts (match: none)",
+                "leave the part out, or choose another match in the station file",
+            )
+        return self._fire(None)
+
+    def _refusal(self, part_id: str | None, now_ns: int, stuck: bool) -> ControlRefused:
+        if self._admission.closed:
+            return ControlRefused("the line is ending; this part is not inspected")
+        self.refused += 1
+        why = "the camera does not take its triggers" if stuck else "they have no result yet"
+        text = f"{self.settings.under_way} parts of camera {self.camera} are under way: {why}"
+        self._on_refused(Refused(self.camera, part_id, now_ns, text))
+        return ControlRefused(text, "this part is not inspected: reject it, and slow the feeder")
+
+    def _fire_all(self) -> None:
+        while (order := self._orders.get()) is not None:
+            number, part_id = order
+            with self._lock:
+                if number not in self._parts:
+                    # Given up while it waited: its picture would be nobody's.
+                    self._conclude(self._pairing.fail(number, CAMERA_LOST, "not fired"))
+                    continue
+            try:
+                count = self._fire(part_id)
+            except CameraError as error:
+                with self._lock:
+                    self._conclude(self._pairing.fail(number, CAMERA_LOST, error.sentence))
+            except Exception as error:
+                # Drivers raise classes of their own; the part is lost, the line goes on.
+                log.exception("camera %s: the trigger failed", self.camera)
+                text = f"the trigger failed: {type(error).__name__}: {error}"
+                with self._lock:
+                    self._conclude(self._pairing.fail(number, CAMERA_LOST, text))
+            else:
+                with self._lock:
+                    now_ns = self._clock.mono_ns()
+                    self._conclude(self._pairing.fired(number, count, now_ns))
+
+    def _conclude(self, outcomes: list[Outcome]) -> None:
+        """Deliver what was settled; the alarm follows the pairing's state. Under the lock."""
+        for outcome in outcomes:
+            if outcome.number is None:
+                self._unannounced(outcome)
+                continue
+            announced = self._parts.pop(outcome.number)
+            if outcome.frame is None:
+                frame = frame_without_image(announced, outcome.reason, outcome.detail)
+            else:
+                part = replace(announced.part, match=self.settings.match)
+                frame = replace(outcome.frame, camera_seq=announced.camera_seq, part=part)
+            self._admission.deliver(frame)
+        mismatch = self._pairing.mismatch
+        if bool(mismatch) != self._said_mismatch:
+            self._said_mismatch = bool(mismatch)
+            text = f"{mismatch}: every part is err until a resync" if mismatch else "resync"
+            log.warning("camera %s: %s", self.camera, text)
+            self._say(Alarm("trigger_mismatch", bool(mismatch), text, self.camera))
+
+    def _unannounced(self, outcome: Outcome) -> None:
+        """A part passed the camera that nobody had announced: it has a result too, an `err`."""
+        assert outcome.frame is not None
+        seen = replace(outcome.frame, camera_seq=self.admitted + 1, part=Part(source="camera"))
+        if self._admission.announce(seen.announced(), _UNANNOUNCED_LIMIT):
+            self.admitted += 1
+            self._admission.deliver(
+                replace(
+                    seen,
+                    pixels=None,
+                    prepared=None,
+                    failure=outcome.reason,
+                    detail=outcome.detail,
+                )
+            )
