@@ -43,6 +43,9 @@ ONLY_IMPORTERS = {
     "zmq": {"pipeline/publish.py", "pipeline/replay.py", "pipeline/control.py"}
     | {"pipeline/subscriber.py", "pipeline/security.py", "pipeline/fan_out.py"}
     | {"pipeline/control_client.py", "pipeline/services.py"},
+    "paho": {"pipeline/bridges/mqtt.py"},
+    "asyncua": {"pipeline/bridges/opcua.py", "pipeline/bridges/opcua_values.py"},
+    "pymodbus": {"pipeline/bridges/modbus.py"},
 }
 
 

@@ -114,7 +114,8 @@ def _mqtt(arguments: argparse.Namespace, feed: Feed) -> Uplink:
             tls_ca=arguments.tls_ca,
             tls_cert=arguments.tls_cert,
             tls_key=arguments.tls_key,
-        )
+        ),
+        feed.acknowledge_losses,
     )
 
 

@@ -4,6 +4,7 @@
     skrd4ad/<box>/<camera>/replayed   a result that was lost on the way and fetched later
     skrd4ad/<box>/alarm               each alarm
     skrd4ad/<box>/state               retained: birth, state, and the last will
+    skrd4ad/<box>/acknowledge         to us: somebody has looked at the lost events
 
 The broker itself publishes the last will when this process or its network dies.
 """
@@ -16,6 +17,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +77,17 @@ class BridgeState(msgspec.Struct, frozen=True, kw_only=True):
 class MqttUplink:
     """See uplink.Uplink. One paho client per connection: each has a last will of its own."""
 
-    name = "mqtt"
     needs_box = True
 
-    def __init__(self, settings: MqttSettings, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        settings: MqttSettings,
+        acknowledge: Callable[[], None],
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.name = f"mqtt broker {settings.host}:{settings.port}"
         self._settings = settings
+        self._acknowledge = acknowledge
         self._clock = clock
         self._client: paho.Client | None = None
         self._answered = threading.Event()
@@ -100,11 +108,14 @@ class MqttUplink:
         self._acknowledged = queue.SimpleQueue()
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=f"skrd4ad-{self._box}-{self._session}",
+            # Always the same: a broker that still holds our last connection ends that one, and
+            # publishes its last will, before it accepts this one. So no will overtakes a birth.
+            client_id=f"skrd4ad-{self._box}",
             reconnect_on_failure=False,
         )
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
         client.on_publish = self._on_publish(self._acknowledged)
         client.max_inflight_messages_set(WINDOW)
         settings = self._settings
@@ -129,6 +140,7 @@ class MqttUplink:
             raise UplinkLost(f"{settings.host}:{settings.port} does not answer as a broker")
         if self._refusal:
             raise UplinkLost(f"{settings.host}:{settings.port} refuses: {self._refusal}")
+        client.subscribe(f"{ROOT}/{self._box}/acknowledge", qos=1)
 
     def send(self, entry: Entry) -> None:
         message = entry.message if isinstance(entry, Replayed) else entry
@@ -192,6 +204,12 @@ class MqttUplink:
     ) -> None:
         self._lost = str(reason) or "closed"
         self._answered.set()
+
+    def _on_message(self, client: paho.Client, data: Any, message: paho.MQTTMessage) -> None:
+        # A retained one was meant for losses of another day.
+        if not message.retain:
+            log.info("an MQTT client acknowledged the lost events")
+            self._acknowledge()
 
     def _on_publish(self, acknowledged: queue.SimpleQueue[int]) -> Any:
         """paho holds a lock of its own while it calls this: nothing may be waited for here."""

@@ -65,7 +65,9 @@ class Bridge:
         self.stop = threading.Event()
         self.feed.start()
         self.thread = threading.Thread(
-            target=run_bridge, args=(self.feed, self.far, self.breaker, self.stop)
+            target=run_bridge,
+            args=(self.feed, self.far, self.breaker, self.stop),
+            daemon=True,
         )
         self.thread.start()
         box.wait_for_clients(1)
