@@ -1,0 +1,213 @@
+"""What the page asks for and sends, as values: a query or body in, something for JSON out.
+
+No HTTP here; the refusals carry the status that web_server.py answers with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from ...errors import ConfigError, NetworkError, SkrdError
+from ..control_port import ControlRefused
+from ..control_wire import Truth
+from ..wire_messages import Boot
+from .access import Access
+from .boxes import Box
+from .changes import Changes
+from .live import Part
+from .region_desk import Outdated, RegionDesk, StoredRegions
+from .threshold_preview import preview_threshold, score_histogram
+from .trends import score_history, yield_by_minute
+
+MOST_PARTS = 120
+Query = Mapping[str, str]
+
+
+class Refusal(Exception):
+    """The answer is a status and one sentence."""
+
+    def __init__(self, status: HTTPStatus, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """All that one page is made of; `desk` is None where no folder for regions was named."""
+
+    boxes: tuple[Box, ...]
+    access: Access
+    changes: Changes
+    desk: RegionDesk | None = None
+
+    def box(self, index: int) -> Box:
+        if not 0 <= index < len(self.boxes):
+            raise Refusal(HTTPStatus.NOT_FOUND, "there is no such box on this page")
+        return self.boxes[index]
+
+
+class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a POST carries."""
+
+
+class FeedbackBody(_Body, frozen=True):
+    """`truth` is what the part of that event really was."""
+
+    box: int
+    boot: Boot
+    seq: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    truth: Truth
+
+
+class RegionsBody(_Body, frozen=True):
+    """`digest` is the one that came with the regions that were changed."""
+
+    box: int
+    camera: str
+    digest: str
+    regions: dict[str, Any]
+
+
+_B = TypeVar("_B", bound=_Body)
+
+
+def snapshot(site: Site, after: Mapping[int, int]) -> dict[str, Any]:
+    """All boxes; of each one's history only parts numbered above `after[index]`."""
+    return {
+        "boxes": [
+            {
+                **box.view.snapshot(after.get(index, 0)),
+                "feedback": box.endpoints.control is not None,
+                "regions": site.desk is not None,
+            }
+            for index, box in enumerate(site.boxes)
+        ]
+    }
+
+
+def gallery(site: Site, query: Query) -> dict[str, Any]:
+    """Parts that were not ok, newest first, filtered; `total` is how many there are unfiltered."""
+    parts = site.box(_whole(query, "box")).view.gallery()
+    since, until = _number(query, "since", 0.0), _number(query, "until", math.inf)
+    found = [part for part in parts if _matches(part, query, since, until)]
+    limit = min(_whole(query, "limit", MOST_PARTS), MOST_PARTS)
+    return {
+        "total": len(parts),
+        "found": len(found),
+        "parts": found[:limit],
+        "cameras": sorted({part["cam"] for part in parts}),
+        "regions": sorted({region["name"] for part in parts for region in part["regions"]}),
+    }
+
+
+def trends(site: Site, query: Query) -> dict[str, Any]:
+    """Yield of the last hour and the scores' history."""
+    view = site.box(_whole(query, "box")).view
+    parts, _ = view.parts(query.get("camera", ""), None)
+    newest, _ = view.parts(query.get("camera", ""), _whole(query, "newest", 20_000))
+    return {"minutes": yield_by_minute(parts), "history": score_history(newest)}
+
+
+def preview(site: Site, query: Query) -> dict[str, Any]:
+    """What `threshold` would have made of the last `newest` parts; without it, what is there."""
+    view = site.box(_whole(query, "box")).view
+    parts, marks = view.parts(query.get("camera", ""), _whole(query, "newest", 5000))
+    if "threshold" not in query:
+        known = parts.threshold[parts.threshold > 0]
+        current = float(known[-1]) if known.size else None
+        return {"current": current, "histogram": score_histogram(parts, marks)}
+    return asdict(preview_threshold(parts, marks, _number(query, "threshold", 0.0)))
+
+
+def regions(site: Site, query: Query) -> dict[str, Any]:
+    """The stored regions of a camera."""
+    box, desk = site.box(_whole(query, "box")), _desk(site)
+    try:
+        stored = desk.read(box.view.box, query.get("camera", ""))
+    except ConfigError as error:
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, sentence_of(error)) from None
+    return _stored(stored)
+
+
+def store_regions(site: Site, body: bytes) -> dict[str, Any]:
+    """Check and write the regions of a camera."""
+    wanted = _decoded(body, RegionsBody)
+    box, desk = site.box(wanted.box), _desk(site)
+    picture, map_message = box.view.newest_images(wanted.camera)
+    try:
+        stored = desk.store(
+            box.view.box, wanted.camera, wanted.regions, wanted.digest, picture, map_message
+        )
+    except Outdated as error:
+        raise Refusal(HTTPStatus.CONFLICT, sentence_of(error)) from None
+    except ConfigError as error:
+        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, sentence_of(error)) from None
+    return _stored(stored)
+
+
+def feedback(site: Site, body: bytes, who: str) -> dict[str, Any]:
+    """Pass on what an operator found a part to be."""
+    said = _decoded(body, FeedbackBody)
+    try:
+        site.box(said.box).feedback((said.boot, said.seq), said.truth, who)
+    except NetworkError as error:
+        raise Refusal(HTTPStatus.BAD_GATEWAY, sentence_of(error)) from None
+    except (ControlRefused, ConfigError) as error:
+        raise Refusal(HTTPStatus.CONFLICT, sentence_of(error)) from None
+    return {"truth": said.truth, "who": who}
+
+
+def sentence_of(error: SkrdError) -> str:
+    """The sentence and, after a colon, what to do."""
+    return f"{error.sentence}: {error.hint}" if error.hint else error.sentence
+
+
+def _matches(part: Part, query: Query, since: float, until: float) -> bool:
+    verdict, camera, region = (query.get(key, "") for key in ("verdict", "camera", "region"))
+    return (
+        (not verdict or part["verdict"] == verdict)
+        and (not camera or part["cam"] == camera)
+        and (not region or any(one["name"] == region for one in part["regions"]))
+        and since <= part["t_pub"] / 1e9 <= until
+    )
+
+
+def _stored(stored: StoredRegions) -> dict[str, Any]:
+    found = None if stored.regions is None else msgspec.to_builtins(stored.regions)
+    return {"path": str(stored.path), "digest": stored.digest, "regions": found}
+
+
+def _desk(site: Site) -> RegionDesk:
+    if site.desk is None:
+        raise Refusal(
+            HTTPStatus.CONFLICT, "this page was started without --regions FOLDER to keep them in"
+        )
+    return site.desk
+
+
+def _decoded(body: bytes, kind: type[_B]) -> _B:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise Refusal(HTTPStatus.BAD_REQUEST, f"not understood: {error}") from None
+
+
+def _whole(query: Query, name: str, default: int = 0) -> int:
+    return int(_number(query, name, default))
+
+
+def _number(query: Query, name: str, default: float) -> float:
+    try:
+        value = float(query.get(name, default))
+    except ValueError:
+        raise Refusal(HTTPStatus.BAD_REQUEST, f"{name} is not a number") from None
+    if math.isnan(value) or (math.isinf(value) and name in query) or value < 0:
+        raise Refusal(HTTPStatus.BAD_REQUEST, f"{name} is not a positive number")
+    return value
