@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from ..errors import ConfigError, NetworkError
-from .screen.access import Access
+from .screen.access import ROLES, Access, Role
 from .screen.api import Site
 from .screen.boxes import Box, Endpoints
 from .screen.changes import Changes
@@ -89,6 +89,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="add NAME to the password file, or change the password, and end",
     )
     parser.add_argument(
+        "--role",
+        choices=ROLES,
+        default="viewer",
+        help="what everybody may do on a page without passwords, or NAME of --set-password: a "
+        "viewer looks and gives feedback, an engineer also stores regions and changes the "
+        "threshold (default: viewer)",
+    )
+    parser.add_argument(
         "--host-name",
         action="append",
         default=[],
@@ -102,10 +110,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until interrupted."""
     if arguments.set_password is not None:
-        return _set_password(arguments.set_password, arguments.password_file)
+        return _set_password(arguments.set_password, arguments.password_file, arguments.role)
     endpoints = box_endpoints(arguments)
     passwords = None if arguments.password_file is None else Passwords(arguments.password_file)
-    access = Access(passwords, arguments.host_name)
+    access = Access(passwords, arguments.host_name, local_role=arguments.role)
     desk = None if arguments.regions is None else RegionDesk(arguments.regions)
     tls = _tls(arguments.tls_cert, arguments.tls_key)
     os.nice(_NICE)
@@ -196,7 +204,7 @@ def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
     return context
 
 
-def _set_password(name: str, path: Path | None) -> int:
+def _set_password(name: str, path: Path | None, role: Role) -> int:
     if path is None:
         raise ConfigError("--set-password needs --password-file FILE", "where it is to be kept")
     if sys.stdin.isatty():
@@ -205,8 +213,8 @@ def _set_password(name: str, path: Path | None) -> int:
             raise ConfigError("the two passwords differ", "try again")
     else:
         password = sys.stdin.readline().rstrip("\n")
-    set_password(path, name, password)
-    print(f"{name} is in {path}")
+    set_password(path, name, password, role)
+    print(f"{name} ({role}) is in {path}")
     return 0
 
 

@@ -15,7 +15,8 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
 
 COOKIE = "skrd4ad_session"
 SESSION_S = 12 * 3600.0
@@ -23,13 +24,24 @@ SESSION_S = 12 * 3600.0
 MOST_SESSIONS = 64
 ATTEMPTS, ATTEMPTS_ALL, WINDOW_S = 5, 30, 60.0
 """Wrong passwords in a minute from one address, and from all of them."""
+Role = Literal["viewer", "engineer"]
+ROLES: tuple[Role, ...] = get_args(Role)
+"""A viewer looks and gives feedback; an engineer also changes regions and threshold."""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who uses the page; `name` is "" where nobody has to say it."""
+
+    name: str
+    role: Role
 
 
 class Checker(Protocol):
     """What knows passwords; see passwords.Passwords."""
 
-    def fits(self, name: str, password: str) -> bool: ...
+    def role_of(self, name: str, password: str) -> Role | None: ...
 
 
 class TooManyAttempts(Exception):
@@ -37,7 +49,8 @@ class TooManyAttempts(Exception):
 
 
 class Access:
-    """The door of one page. `passwords` None: a page for its own computer, where all are let in.
+    """The door of one page. `passwords` None: a page for its own computer, where all are let in
+    with `local_role`.
 
     `names` are further host names under which the page may be asked for. Thread-safe.
     """
@@ -48,7 +61,9 @@ class Access:
         names: Sequence[str] = (),
         now_s: Callable[[], float] = time.monotonic,
         own_name: Callable[[], str] = socket.gethostname,
+        local_role: Role = "viewer",
     ) -> None:
+        self._local = Person("", local_role)
         self._passwords = passwords
         host = own_name().lower()
         short = host.partition(".")[0]
@@ -56,7 +71,7 @@ class Access:
         self._now_s = now_s
         self._lock = threading.Lock()
         self._one_at_a_time = threading.Lock()
-        self._sessions: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+        self._sessions: OrderedDict[bytes, tuple[Person, float]] = OrderedDict()
         self._failures: deque[tuple[float, str]] = deque(maxlen=10 * ATTEMPTS_ALL)
 
     @property
@@ -73,13 +88,14 @@ class Access:
         with self._one_at_a_time:
             if self._guessing(address):
                 raise TooManyAttempts
-            if not self._passwords.fits(name, password):
+            role = self._passwords.role_of(name, password)
+            if role is None:
                 with self._lock:
                     self._failures.append((self._now_s(), address))
                 return None
             token = secrets.token_urlsafe(32)
             with self._lock:
-                self._sessions[_digest(token)] = (name, self._now_s() + SESSION_S)
+                self._sessions[_digest(token)] = (Person(name, role), self._now_s() + SESSION_S)
                 while len(self._sessions) > MOST_SESSIONS:
                     self._sessions.popitem(last=False)
             return token
@@ -88,14 +104,13 @@ class Access:
         with self._lock:
             self._sessions.pop(_digest(_token(cookies)), None)
 
-    def who(self, cookies: str) -> str | None:
-        """The person of a Cookie header; "operator" where no password is needed; else None."""
+    def who(self, cookies: str) -> Person | None:
+        """The person of a Cookie header; the local one where no password is needed; else None."""
         if self._passwords is None:
-            return "operator"
-        token = _token(cookies)
+            return self._local
         with self._lock:
-            name, until_s = self._sessions.get(_digest(token), ("", 0.0))
-            return name if name and self._now_s() < until_s else None
+            person, until_s = self._sessions.get(_digest(_token(cookies)), (None, 0.0))
+            return person if self._now_s() < until_s else None
 
     def host_is_ours(self, host: str) -> bool:
         """Whether a Host header is one under which this page is reached.

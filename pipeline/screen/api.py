@@ -6,7 +6,8 @@ No HTTP here; the refusals carry the status that web_server.py answers with.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
@@ -16,17 +17,19 @@ from msgspec import Meta
 
 from ...errors import ConfigError, NetworkError, SkrdError
 from ..control_port import ControlRefused
-from ..control_wire import Truth
+from ..control_wire import Text, Threshold, Truth
 from ..wire_messages import Boot
-from .access import Access
+from .access import Access, Person
 from .boxes import Box
 from .changes import Changes
 from .live import Part
 from .region_desk import Outdated, RegionDesk, StoredRegions
-from .threshold_preview import preview_threshold, score_histogram
+from .threshold_preview import preview_threshold, score_histogram, would_change
 from .trends import score_history, yield_by_minute
 
 MOST_PARTS = 120
+MOST_CHANGED = 24
+"""Parts shown that another threshold would judge otherwise."""
 Query = Mapping[str, str]
 
 
@@ -58,12 +61,21 @@ class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FeedbackBody(_Body, frozen=True):
-    """`truth` is what the part of that event really was."""
+    """`truth` is what the part of that event really was; `who` counts where nobody logs in."""
 
     box: int
     boot: Boot
     seq: Annotated[int, Meta(ge=1, le=2**63 - 1)]
     truth: Truth
+    who: Text = ""
+
+
+class ThresholdBody(_Body, frozen=True):
+    """The score above which the box is to reject, from its next part on."""
+
+    box: int
+    value: Threshold
+    who: Text = ""
 
 
 class RegionsBody(_Body, frozen=True):
@@ -78,17 +90,24 @@ class RegionsBody(_Body, frozen=True):
 _B = TypeVar("_B", bound=_Body)
 
 
+def about(site: Site, person: Person) -> dict[str, Any]:
+    """What this person may do here; it holds as long as the page is served."""
+    return {
+        "who": person.name,
+        "role": person.role,
+        "log_out": site.access.needs_password,
+        "regions": site.desk is not None,
+        "boxes": [
+            {"connect": box.endpoints.events, "control": box.endpoints.control}
+            for box in site.boxes
+        ],
+    }
+
+
 def snapshot(site: Site, after: Mapping[int, int]) -> dict[str, Any]:
     """All boxes; of each one's history only parts numbered above `after[index]`."""
     return {
-        "boxes": [
-            {
-                **box.view.snapshot(after.get(index, 0)),
-                "feedback": box.endpoints.control is not None,
-                "regions": site.desk is not None,
-            }
-            for index, box in enumerate(site.boxes)
-        ]
+        "boxes": [box.view.snapshot(after.get(index, 0)) for index, box in enumerate(site.boxes)]
     }
 
 
@@ -97,13 +116,17 @@ def gallery(site: Site, query: Query) -> dict[str, Any]:
     parts = site.box(_whole(query, "box")).view.gallery()
     since, until = _number(query, "since", 0.0), _number(query, "until", math.inf)
     found = [part for part in parts if _matches(part, query, since, until)]
+    if query.get("order") == "score":
+        # Without a score means not inspected: nothing is worse.
+        found.sort(key=lambda part: math.inf if part["score"] is None else part["score"])
+        found.reverse()
     limit = min(_whole(query, "limit", MOST_PARTS), MOST_PARTS)
     return {
         "total": len(parts),
         "found": len(found),
         "parts": found[:limit],
         "cameras": sorted({part["cam"] for part in parts}),
-        "regions": sorted({region["name"] for part in parts for region in part["regions"]}),
+        "kinds": sorted(set().union(*map(_kinds, parts))),
     }
 
 
@@ -123,7 +146,16 @@ def preview(site: Site, query: Query) -> dict[str, Any]:
         known = parts.threshold[parts.threshold > 0]
         current = float(known[-1]) if known.size else None
         return {"current": current, "histogram": score_histogram(parts, marks)}
-    return asdict(preview_threshold(parts, marks, _number(query, "threshold", 0.0)))
+    threshold = _number(query, "threshold", 0.0)
+    changed = [
+        part
+        for part in view.known_parts()
+        if query.get("camera", "") in ("", part["cam"]) and would_change(part, threshold)
+    ]
+    return {
+        **asdict(preview_threshold(parts, marks, threshold)),
+        "changed": changed[:MOST_CHANGED],
+    }
 
 
 def regions(site: Site, query: Query) -> dict[str, Any]:
@@ -136,9 +168,10 @@ def regions(site: Site, query: Query) -> dict[str, Any]:
     return _stored(stored)
 
 
-def store_regions(site: Site, body: bytes) -> dict[str, Any]:
+def store_regions(site: Site, body: bytes, person: Person) -> dict[str, Any]:
     """Check and write the regions of a camera."""
     wanted = _decoded(body, RegionsBody)
+    _check_engineer(person, "change regions")
     box, desk = site.box(wanted.box), _desk(site)
     picture, map_message = box.view.newest_images(wanted.camera)
     try:
@@ -152,16 +185,22 @@ def store_regions(site: Site, body: bytes) -> dict[str, Any]:
     return _stored(stored)
 
 
-def feedback(site: Site, body: bytes, who: str) -> dict[str, Any]:
+def feedback(site: Site, body: bytes, person: Person) -> dict[str, Any]:
     """Pass on what an operator found a part to be."""
     said = _decoded(body, FeedbackBody)
-    try:
+    who = person.name or said.who
+    with _orders_refused():
         site.box(said.box).feedback((said.boot, said.seq), said.truth, who)
-    except NetworkError as error:
-        raise Refusal(HTTPStatus.BAD_GATEWAY, sentence_of(error)) from None
-    except (ControlRefused, ConfigError) as error:
-        raise Refusal(HTTPStatus.CONFLICT, sentence_of(error)) from None
     return {"truth": said.truth, "who": who}
+
+
+def set_threshold(site: Site, body: bytes, person: Person) -> dict[str, Any]:
+    """Pass on the order to judge by another threshold."""
+    wanted = _decoded(body, ThresholdBody)
+    _check_engineer(person, "change the threshold")
+    with _orders_refused():
+        revision = site.box(wanted.box).set_threshold(wanted.value, person.name or wanted.who)
+    return {"value": wanted.value, "revision": revision}
 
 
 def sentence_of(error: SkrdError) -> str:
@@ -169,14 +208,41 @@ def sentence_of(error: SkrdError) -> str:
     return f"{error.sentence}: {error.hint}" if error.hint else error.sentence
 
 
+@contextmanager
+def _orders_refused() -> Iterator[None]:
+    """The box's answer as ours: 502 when there is none, 409 when it refuses."""
+    try:
+        yield
+    except NetworkError as error:
+        raise Refusal(HTTPStatus.BAD_GATEWAY, sentence_of(error)) from None
+    except (ControlRefused, ConfigError) as error:
+        raise Refusal(HTTPStatus.CONFLICT, sentence_of(error)) from None
+
+
+def _check_engineer(person: Person, what: str) -> None:
+    if person.role != "engineer":
+        raise Refusal(
+            HTTPStatus.FORBIDDEN,
+            f"only an engineer may {what}: skrd4ad serve --role engineer, on a page with passwords "
+            "together with --set-password NAME",
+        )
+
+
 def _matches(part: Part, query: Query, since: float, until: float) -> bool:
-    verdict, camera, region = (query.get(key, "") for key in ("verdict", "camera", "region"))
+    verdict, camera, kind = (query.get(key, "") for key in ("verdict", "camera", "kind"))
     return (
         (not verdict or part["verdict"] == verdict)
         and (not camera or part["cam"] == camera)
-        and (not region or any(one["name"] == region for one in part["regions"]))
+        and (not kind or kind in _kinds(part))
         and since <= part["t_pub"] / 1e9 <= until
     )
+
+
+def _kinds(part: Part) -> set[str]:
+    """What a part can be looked for by: its defects' regions, the reasons, a rendered defect."""
+    regions = {f"region:{region['name']}" for region in part["regions"]}
+    reasons = {f"reason:{reason}" for reason in part["reason"]}
+    return regions | reasons | ({f"rendered:{part['truth']}"} if "truth" in part else set())
 
 
 def _stored(stored: StoredRegions) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """The boxes of a page: each is followed on a thread of its own that owns the sockets of its stream.
 
-Following is subscribing, and a subscriber cannot hold a publisher back. Only feedback is sent, on
-request, over the box's control socket.
+Following is subscribing, and a subscriber cannot hold a publisher back. Only feedback and
+thresholds are sent, on request, over the box's control socket.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ...errors import ConfigError, SkrdError
@@ -86,17 +87,27 @@ class Box:
     def feedback(self, key: Key, truth: Truth, who: str) -> None:
         """Tell the box what the part of an event was. Raises ControlRefused or NetworkError with
         its reason, ConfigError where no control socket was named."""
+        with self._control() as line:
+            line.feedback(key[1], truth, who)
+        self.view.mark(key, truth, who)
+
+    def set_threshold(self, value: float, who: str) -> int:
+        """Have the box judge by `value` from the next part on; the new revision. Raises as
+        `feedback` does."""
+        with self._control() as line:
+            return line.set_threshold(value, who=who)
+
+    @contextmanager
+    def _control(self) -> Iterator[ControlClient]:
+        # One order at a time: an operator who clicks twice waits, and the box has one client.
         if self.endpoints.control is None:
             raise ConfigError(
                 "this page was started without the box's control socket",
                 "skrd4ad serve --control tcp://BOX:5558",
             )
-        with (
-            self._asking,
-            ControlClient(self.endpoints.control, self.endpoints.keys, patience_s=_ANSWER_S) as box,
-        ):
-            box.feedback(key[1], truth, who)
-        self.view.mark(key, truth, who)
+        endpoint, keys = self.endpoints.control, self.endpoints.keys
+        with self._asking, ControlClient(endpoint, keys, patience_s=_ANSWER_S) as line:
+            yield line
 
     def _follow(self) -> None:
         try:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...engine.images import png_bytes
 from ..alarms import ALARM_BY_CODE
+from ..clock import SYSTEM_CLOCK, Clock
 from ..stream_check import Gap, Restart, StreamStatus
 from ..subscriber import Gone, Item, Replayed
 from ..wire import AlarmMessage, HeartbeatMessage, ResultMessage, StateMessage
@@ -35,14 +36,19 @@ HISTORY = 400
 GALLERY = 600
 """Parts that were not ok, newest first."""
 NOTICES = 60
+_PACE_PARTS = 32
 Part = dict[str, Any]
 
 
 class LiveView:
     """The state of one box. `take` and `tick` from one thread; the rest from any."""
 
-    def __init__(self, connect: str = "", changes: Changes | None = None) -> None:
+    def __init__(
+        self, connect: str = "", changes: Changes | None = None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self.connect = connect
+        self._clock = clock
+        self._arrivals_ns: deque[int] = deque(maxlen=_PACE_PARTS)
         self.changes = changes or Changes()
         self._lock = threading.Lock()
         self._number = 0
@@ -147,6 +153,8 @@ class LiveView:
                 "dropped": balance.get("dropped", 0),
                 "drops": self._health.get("drops", {}),
                 "latency_us": self._health.get("lat_us", {}).get("total"),
+                "quiet_s": self._quiet_s(),
+                "pace_s": self._pace_s(),
                 "uptime_s": self._health.get("uptime_s"),
                 "backend": self._health.get("backend", ""),
                 "gallery_version": self._n_rejects,
@@ -157,6 +165,13 @@ class LiveView:
         """The parts that were not ok, newest first, with what is known of each."""
         with self._lock:
             return [self._shown(part) for part in reversed(self._rejects.values())]
+
+    def known_parts(self) -> list[Part]:
+        """Every part of which more is known than its score, newest first, each once."""
+        with self._lock:
+            known = {**self._rejects, **self._recent}
+            newest = sorted(known.values(), key=lambda part: part["t_pub"], reverse=True)
+            return [self._shown(part) for part in newest]
 
     def part(self, key: Key) -> Part | None:
         """One part that is still known."""
@@ -197,8 +212,21 @@ class LiveView:
 
     # ---- called with the lock held -----------------------------------------------------------
 
+    def _quiet_s(self) -> float | None:
+        """How long ago the last part came; None before the first."""
+        if not self._arrivals_ns:
+            return None
+        return (self._clock.mono_ns() - self._arrivals_ns[-1]) / 1e9
+
+    def _pace_s(self) -> float | None:
+        """The usual time from one part to the next."""
+        if len(self._arrivals_ns) < 2:
+            return None
+        return float(np.median(np.diff(np.array(self._arrivals_ns, np.int64)))) / 1e9
+
     def _result(self, header: ResultHeader) -> None:
         self._number += 1
+        self._arrivals_ns.append(self._clock.mono_ns())
         self._first_t_pub = self._first_t_pub or header.t_pub
         self._box = header.box
         self._counts = msgspec.to_builtins(header.counts)

@@ -1,7 +1,7 @@
 """The password file: who may see the page from another computer.
 
-One line for each person, `name:scrypt:n:r:p:salt:hash` (salt and hash in hexadecimal, RFC 7914).
-Made and changed with `skrd4ad serve --set-password NAME --password-file FILE`; mode 0600.
+One line for each person, `name:role:scrypt:n:r:p:salt:hash` (salt and hash in hexadecimal, RFC
+7914). Made and changed with `skrd4ad serve --set-password NAME --password-file FILE`; mode 0600.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from pathlib import Path
 
 from ...errors import ConfigError, NetworkError
 from ..topics import is_name
+from .access import Role
 
 SHORTEST_PASSWORD = 10
 LONGEST_PASSWORD = 1000
 _N, _R, _P = 2**15, 8, 1
 _MEMORY = 64 * 1024 * 1024
 _LINE = re.compile(
-    r"([^:]+):scrypt:([0-9]{1,7}):([0-9]{1,2}):([0-9]{1,2}):([0-9a-f]{32}):([0-9a-f]{64})"
+    r"([^:]+):(viewer|engineer):scrypt:([0-9]{1,7}):([0-9]{1,2}):([0-9]{1,2}):([0-9a-f]{32}):([0-9a-f]{64})"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class _Hashed:
+    role: Role
     n: int
     r: int
     p: int
@@ -47,15 +49,15 @@ class Passwords:
         self._people = read_people(path)
         if not self._people:
             raise NetworkError(f"{path} names nobody", _hint(path))
-        self._nobody = _hashed(secrets.token_hex(16))
+        self._nobody = _hashed(secrets.token_hex(16), "viewer")
 
-    def fits(self, name: str, password: str) -> bool:
-        """Whether this is that person's password. A name that is unknown takes as long."""
+    def role_of(self, name: str, password: str) -> Role | None:
+        """The person's role when this is the password. A name that is unknown takes as long."""
         if len(password) > LONGEST_PASSWORD:
-            return False
+            return None
         known = self._people.get(name)
         fits = (known or self._nobody).fits(password)
-        return fits and known is not None
+        return known.role if fits and known is not None else None
 
 
 def read_people(path: Path) -> dict[str, _Hashed]:
@@ -77,14 +79,15 @@ def read_people(path: Path) -> dict[str, _Hashed]:
         if not line.strip() or line.startswith("#"):
             continue
         found = _LINE.fullmatch(line.strip())
-        if found is None or not _affordable(*(int(found[at]) for at in (2, 3, 4))):
+        n, r, p = (0, 0, 0) if found is None else (int(found[at]) for at in (3, 4, 5))
+        if found is None or not _affordable(n, r, p):
             raise NetworkError(f"{path}, line {number} is not a password line", _hint(path))
-        n, r, p = (int(found[at]) for at in (2, 3, 4))
-        people[found[1]] = _Hashed(n, r, p, bytes.fromhex(found[5]), bytes.fromhex(found[6]))
+        role: Role = "engineer" if found[2] == "engineer" else "viewer"
+        people[found[1]] = _Hashed(role, n, r, p, bytes.fromhex(found[6]), bytes.fromhex(found[7]))
     return people
 
 
-def set_password(path: Path, name: str, password: str) -> None:
+def set_password(path: Path, name: str, password: str, role: Role = "viewer") -> None:
     """Add a person to the file, or change a password. Raises ConfigError or NetworkError."""
     if not is_name(name):
         raise ConfigError(f"{name!r} cannot be a name", "use letters, digits, '_' and '-'")
@@ -94,9 +97,9 @@ def set_password(path: Path, name: str, password: str) -> None:
             "four words that do not belong together are a good one",
         )
     people = read_people(path) if path.exists() else {}
-    people[name] = _hashed(password)
+    people[name] = _hashed(password, role)
     text = "".join(
-        f"{who}:scrypt:{one.n}:{one.r}:{one.p}:{one.salt.hex()}:{one.digest.hex()}\n"
+        f"{who}:{one.role}:scrypt:{one.n}:{one.r}:{one.p}:{one.salt.hex()}:{one.digest.hex()}\n"
         for who, one in people.items()
     )
     _write_private(path, text.encode())
@@ -120,9 +123,9 @@ def _write_private(path: Path, content: bytes) -> None:
         raise ConfigError(f"{path} cannot be written: {error.strerror}", "check folder") from error
 
 
-def _hashed(password: str) -> _Hashed:
+def _hashed(password: str, role: Role) -> _Hashed:
     salt = secrets.token_bytes(16)
-    return _Hashed(_N, _R, _P, salt, _scrypt(password, salt, _N, _R, _P))
+    return _Hashed(role, _N, _R, _P, salt, _scrypt(password, salt, _N, _R, _P))
 
 
 def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:

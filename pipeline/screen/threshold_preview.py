@@ -8,7 +8,9 @@ rejected stay rejected.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +82,17 @@ def preview_threshold(
         bad_marked=_count(bad),
         escapes=_count(bad & ~rejected_after),
     )
+
+
+def would_change(part: Mapping[str, Any], threshold: float) -> bool:
+    """Whether this part (a result's header) would be judged otherwise; as `preview_threshold`."""
+    score, limit = part["score"], part["thr"]
+    if score is None or part["verdict"] == "err":
+        return False
+    over_after = bool(np.float32(score) > np.float32(threshold))
+    if part["verdict"] == "ok":
+        return over_after
+    return limit is not None and bool(np.float32(score) > np.float32(limit)) and not over_after
 
 
 def rate_interval(successes: int, trials: int) -> Interval:

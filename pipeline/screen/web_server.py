@@ -1,9 +1,10 @@
-"""The page over HTTP: static files, a stream of snapshots, pictures, and two things it may send.
+"""The page over HTTP: static files, a stream of snapshots, pictures, and three things it may send.
 
 GET /            the page             GET /events                   server-sent events
 GET /web/NAME    its files            GET /picture/BOX/BOOT/SEQ.jpg  a part's picture
 GET /login       who are you?         GET /map|overlay/BOX/BOOT/SEQ.png  its defect map
-GET /api/...     parts, trends, preview, regions       POST /api/feedback, /api/regions
+GET /api/...     about, parts, trends, preview, regions
+POST /api/...    feedback, regions, threshold; /login, /logout
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import msgspec
 from ...errors import NetworkError
 from ..endpoints import bind_problem, is_loopback
 from . import api
-from .access import TooManyAttempts, session_cookie
+from .access import Person, TooManyAttempts, session_cookie
 from .api import Refusal, Site
 from .web_files import KINDS, LOGIN, PAGE, web_files
 
@@ -53,6 +54,11 @@ _GETS = {
     "/api/trends": api.trends,
     "/api/preview": api.preview,
     "/api/regions": api.regions,
+}
+_POSTS = {
+    "/api/feedback": api.feedback,
+    "/api/regions": api.store_regions,
+    "/api/threshold": api.set_threshold,
 }
 
 
@@ -161,7 +167,8 @@ class PageHandler(BaseHTTPRequestHandler):
         if path == "/login":
             self._send(HTTPStatus.OK, KINDS["html"], files[LOGIN])
             return
-        if self._who() is None:
+        person = self._who()
+        if person is None:
             if path != "/":
                 raise Refusal(HTTPStatus.UNAUTHORIZED, "log in first")
             self._redirect("/login")
@@ -173,6 +180,8 @@ class PageHandler(BaseHTTPRequestHandler):
             self._events()
         elif path == "/state.json":
             self._json(HTTPStatus.OK, api.snapshot(self.server.site, {}))
+        elif path == "/api/about":
+            self._json(HTTPStatus.OK, api.about(self.server.site, person))
         elif path in _GETS:
             self._json(HTTPStatus.OK, _GETS[path](self.server.site, query))
         elif found := _IMAGE.fullmatch(path):
@@ -190,16 +199,14 @@ class PageHandler(BaseHTTPRequestHandler):
         if path == "/login":
             self._log_in(body)
             return
-        who = self._who()
-        if who is None:
+        person = self._who()
+        if person is None:
             raise Refusal(HTTPStatus.UNAUTHORIZED, "log in first")
         if path == "/logout":
             site.access.log_out(self.headers.get("Cookie", ""))
             self._redirect("/login", session_cookie("", secure=self._secure))
-        elif path == "/api/feedback":
-            self._json(HTTPStatus.OK, api.feedback(site, body, who))
-        elif path == "/api/regions":
-            self._json(HTTPStatus.OK, api.store_regions(site, body))
+        elif path in _POSTS:
+            self._json(HTTPStatus.OK, _POSTS[path](site, body, person))
         else:
             raise Refusal(HTTPStatus.NOT_FOUND, "there is no such page")
 
@@ -270,7 +277,7 @@ class PageHandler(BaseHTTPRequestHandler):
             raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too much, or of unknown length")
         return self.rfile.read(int(length))
 
-    def _who(self) -> str | None:
+    def _who(self) -> Person | None:
         return self.server.site.access.who(self.headers.get("Cookie", ""))
 
     @property
