@@ -48,7 +48,8 @@ class LiveView:
     ) -> None:
         self.connect = connect
         self._clock = clock
-        self._arrivals_ns: deque[int] = deque(maxlen=_PACE_PARTS)
+        self._arrived_ns: int | None = None
+        self._published_ns: deque[int] = deque(maxlen=_PACE_PARTS)
         self.changes = changes or Changes()
         self._lock = threading.Lock()
         self._number = 0
@@ -214,19 +215,19 @@ class LiveView:
 
     def _quiet_s(self) -> float | None:
         """How long ago the last part came; None before the first."""
-        if not self._arrivals_ns:
+        if self._arrived_ns is None:
             return None
-        return (self._clock.mono_ns() - self._arrivals_ns[-1]) / 1e9
+        return (self._clock.mono_ns() - self._arrived_ns) / 1e9
 
     def _pace_s(self) -> float | None:
-        """The usual time from one part to the next."""
-        if len(self._arrivals_ns) < 2:
-            return None
-        return float(np.median(np.diff(np.array(self._arrivals_ns, np.int64)))) / 1e9
+        """The usual time from one part to the next; one pause among them does not count."""
+        gaps = np.sort(np.diff(np.array(self._published_ns, np.int64)))[:-1]
+        return float(gaps.mean()) / 1e9 if gaps.size else None
 
     def _result(self, header: ResultHeader) -> None:
         self._number += 1
-        self._arrivals_ns.append(self._clock.mono_ns())
+        self._arrived_ns = self._clock.mono_ns()
+        self._published_ns.append(header.t_pub)
         self._first_t_pub = self._first_t_pub or header.t_pub
         self._box = header.box
         self._counts = msgspec.to_builtins(header.counts)
@@ -242,6 +243,9 @@ class LiveView:
             {
                 "number": self._number,
                 "cam": header.cam,
+                "cam_seq": header.cam_seq,
+                "part": {"id": header.part.id},
+                "name": part.get("name"),
                 "verdict": header.verdict,
                 "score": header.score,
                 "thr": header.thr,

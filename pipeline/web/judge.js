@@ -41,8 +41,7 @@ export function standing(box, link, now, held = null) {
     return nothing("LATE", `results arrive late; the newest says ${WORDS[newest.verdict]}`);
   }
   if (held !== null && held.part.number !== newest.number) {
-    const ago = span(Math.max(0, now - held.at) / 1000);
-    return verdict(held.part, `${grounds(held.part)} · ${ago} ago`, true);
+    return { ...verdict(held.part, grounds(held.part), true), ago: Math.max(0, now - held.at) / 1000 };
   }
   return verdict(newest, grounds(newest), false);
 }

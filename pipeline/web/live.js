@@ -59,7 +59,8 @@ export class LiveView {
     }
     setText(byId("word"), says.word);
     setText(byId("why"), says.why);
-    const whose = says.live && says.part.cam ? `${says.part.part ? nameOf(says.part) : `event ${says.part.seq}`} · ${says.part.cam}` : "";
+    const ago = says.ago >= 1 ? ` · ${span(says.ago)} ago` : "";
+    const whose = says.live ? `${nameOf(says.part)} · ${says.part.cam}${ago}` : "";
     setText(byId("whose"), whose);
     byId("stage").classList.toggle("old", !says.live);
   }
@@ -138,8 +139,8 @@ export class LiveView {
     setText(byId("yield"), percent(total ? counts.ok / total : null));
     setText(byId("rate"), box.pace_s > 0 ? number(1 / box.pace_s, 1) : "–");
     this.quantiles = quantiles(this.mine(box).map((part) => part.ms));
-    setText(byId("p50"), `${number(this.quantiles.p50, 1)} ms`);
-    setText(byId("p99"), `${number(this.quantiles.p99, 1)} ms`);
+    setText(byId("p50"), number(this.quantiles.p50, 1));
+    setText(byId("p99"), number(this.quantiles.p99, 1));
     setText(byId("dropped"), count(box.dropped));
     byId("dropped-cell").classList.toggle("warn", box.dropped > 0);
   }

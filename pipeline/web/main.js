@@ -1,7 +1,7 @@
 // Joins the stream, the views and the boxes. Whatever goes wrong here is shown, never hidden.
 
 import { BoxStrip } from "./boxes.js";
-import { byId, clock, memory, setClass, setText, span } from "./dom.js";
+import { byId, clock, memory, setClass, setText, shape, span } from "./dom.js";
 import { heldReject, standing } from "./judge.js";
 import { LiveView } from "./live.js";
 import { PartDialog } from "./part_dialog.js";
@@ -65,6 +65,7 @@ class Page {
     setText(byId("clock"), clock(new Date()));
     this.views.live.showStanding(says);
     this.strip.show(this.stream.boxes, (index) => this.says(index));
+    this.showMini(says);
     const dead = says.kind === "none";
     document.body.classList.toggle("dead", dead);
     setText(byId("banner-word"), link.live ? says.word : "NOT LIVE");
@@ -77,6 +78,16 @@ class Page {
     if (document.title !== title) document.title = title;
   }
 
+  /** In the other views the verdict is still in sight. */
+  showMini(says) {
+    const mini = byId("mini");
+    mini.hidden = this.view === "live";
+    setClass(mini, `badge ${says.kind}`);
+    if (mini.dataset.word === says.word) return;
+    mini.dataset.word = says.word;
+    mini.replaceChildren(shape(says.kind), says.word);
+  }
+
   choose(index) {
     this.chosen = index;
     for (const view of Object.values(this.views)) view.forget?.();
@@ -85,12 +96,12 @@ class Page {
   }
 
   showView() {
-    const wanted = location.hash.slice(1);
+    const wanted = location.hash.slice(2);
     const before = this.view;
     this.view = wanted in this.views ? wanted : "live";
     for (const name of Object.keys(this.views)) byId(name).hidden = name !== this.view;
     for (const link of byId("nav").children) {
-      if (link.hash === `#${this.view}`) link.setAttribute("aria-current", "page");
+      if (link.hash === `#/${this.view}`) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
     if (before !== undefined && before !== this.view) {

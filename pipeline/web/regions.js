@@ -220,7 +220,7 @@ export class RegionsView {
           make("label", { text: "Smallest defect, px " }, field({ type: "number", min: "0", step: "1", value: String(one.minArea) }, (value) => this.edit(one.id, { minArea: Math.max(0, Math.round(Number(value) || 0)) }))),
         ];
     return make("li", { class: `${one.ignore ? "ignore" : `hue${index % 6}`}${one.id === this.chosen ? " chosen" : ""}` }, ...fields,
-      make("span", { class: "row-tools" }, button("↑", "earlier:", () => this.shift(one.id, -1)), button("↓", "later:", () => this.shift(one.id, 1)), button("Remove", "remove", () => this.remove(one.id))));
+      make("span", { class: "row-tools" }, button("↑", "earlier:", () => this.shift(one.id, -1)), button("↓", "later:", () => this.shift(one.id, 1)), button("✕", "remove", () => this.remove(one.id))));
   }
 
   showWhere() {

@@ -61,15 +61,21 @@ class Box:
     """Publishes from one thread, as the line does; `do` runs a function there and waits for it."""
 
     def __init__(
-        self, events: str = FREE, replay: str | None = None, journal: Path | None = None
+        self,
+        events: str = FREE,
+        replay: str | None = None,
+        journal: Path | None = None,
+        map_policy: str = "none",
+        **more: object,
     ) -> None:
         settings = PublishSettings(
             events=events,
             maps=FREE,
-            map_policy="none",
+            map_policy=map_policy,
             heartbeat_ms=100,
             journal=None if journal is None else JournalSettings(path=str(journal)),
             replay=FREE if replay is None and journal is not None else replay,
+            **more,
         )
         self.publisher = Publisher(settings, "edge07")
         self.health = HealthFields(

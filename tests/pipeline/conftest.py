@@ -10,31 +10,32 @@ from types import ModuleType
 import pytest
 
 
-@pytest.fixture(scope="session")
-def parts() -> ModuleType:
-    """The module tests/pipeline/line_parts.py."""
-    spec = importlib.util.spec_from_file_location(
-        "line_parts", Path(__file__).parent / "line_parts.py"
-    )
+def _load(name: str) -> ModuleType:
+    """A module beside this file."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
 
     # Dataclasses look their module up by name.
-    sys.modules["line_parts"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.fixture(scope="session")
+def parts() -> ModuleType:
+    """The module tests/pipeline/line_parts.py."""
+    return _load("line_parts")
+
+
+@pytest.fixture(scope="session")
 def box_parts() -> ModuleType:
     """The module tests/pipeline/bridge_parts.py."""
-    spec = importlib.util.spec_from_file_location(
-        "bridge_parts", Path(__file__).parent / "bridge_parts.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bridge_parts"] = module
-    spec.loader.exec_module(module)
-    return module
+    return _load("bridge_parts")
+
+
+@pytest.fixture(scope="session")
+def screen_parts() -> ModuleType:
+    """The module tests/pipeline/screen_parts.py."""
+    return _load("screen_parts")
