@@ -17,6 +17,8 @@ _LINEAR = 128
 _SUB_BITS = 6
 """Above, every power of two is split into 2**6 buckets: a relative width of 1/64."""
 _MAX_VALUE = 2**40
+_MOST_DETAILED, _MOST_CAMERAS = 6, 16
+"""Cameras whose latencies fit into a heartbeat of 8 KB: with every stage, with the total alone."""
 STAGES = tuple(spec.name.removesuffix("_us") for spec in fields(Latency))
 """capture, queue, preprocess, infer, decide, publish, total."""
 
@@ -38,7 +40,7 @@ def _upper_edge(bucket: int) -> int:
 
 
 class LatencyHistogram:
-    """Counts of non-negative integer microseconds; exact count and maximum.
+    """Counts of non-negative integer microseconds; exact count, sum and maximum.
 
     Only buckets that were hit are kept: a few hundred at most, whatever the run length.
     """
@@ -46,14 +48,24 @@ class LatencyHistogram:
     def __init__(self) -> None:
         self.buckets: dict[int, int] = {}
         self.count = 0
+        self.sum_us = 0
         self.max_us = 0
 
     def add(self, value_us: int) -> None:
         bucket = _bucket(value_us)
         self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
         self.count += 1
+        self.sum_us += value_us
         if value_us > self.max_us:
             self.max_us = value_us
+
+    def merge(self, other: LatencyHistogram) -> None:
+        """Count what `other` has counted, too."""
+        for bucket, count in other.buckets.items():
+            self.buckets[bucket] = self.buckets.get(bucket, 0) + count
+        self.count += other.count
+        self.sum_us += other.sum_us
+        self.max_us = max(self.max_us, other.max_us)
 
     def quantiles(self, fractions: Sequence[float]) -> list[int]:
         """For each fraction (ascending) the edge of the bucket that holds the value of that rank.
@@ -78,10 +90,11 @@ class Quantiles:
     p90_us: int
     p99_us: int
     max_us: int
+    sum_us: int = 0
 
 
 class StageLatencies:
-    """One histogram for every field of `Latency`."""
+    """One histogram for every field of `Latency`. Used by one thread."""
 
     def __init__(self) -> None:
         self._histograms = {stage: LatencyHistogram() for stage in STAGES}
@@ -93,13 +106,65 @@ class StageLatencies:
         for name, histogram in self._pairs:
             histogram.add(getattr(latency, name))
 
+    def merge(self, other: StageLatencies) -> None:
+        for stage, histogram in self._histograms.items():
+            histogram.merge(other._histograms[stage])
+
     def quantiles(self) -> dict[str, Quantiles]:
         return {stage: _quantiles(histogram) for stage, histogram in self._histograms.items()}
 
 
 def _quantiles(histogram: LatencyHistogram) -> Quantiles:
     p50, p90, p99 = histogram.quantiles((0.50, 0.90, 0.99))
-    return Quantiles(histogram.count, p50, p90, p99, histogram.max_us)
+    return Quantiles(histogram.count, p50, p90, p99, histogram.max_us, histogram.sum_us)
+
+
+class CameraLatencies:
+    """Latencies per stage, of each camera and of all together."""
+
+    def __init__(self) -> None:
+        self._cameras: dict[str, StageLatencies] = {}
+
+    def add(self, camera: str, latency: Latency) -> None:
+        stages = self._cameras.get(camera)
+        if stages is None:
+            # A new dictionary: another thread may be walking over the old one.
+            stages = StageLatencies()
+            self._cameras = {**self._cameras, camera: stages}
+        stages.add(latency)
+
+    def quantiles(self) -> dict[str, Quantiles]:
+        """Of all cameras together."""
+        together = StageLatencies()
+        for stages in self._cameras.values():
+            together.merge(stages)
+        return together.quantiles()
+
+    def fields(self) -> dict[str, dict[str, wire.QuantileFields]]:
+        """Of each camera, as the heartbeat carries it; less detail when there are many cameras."""
+        if len(self._cameras) > _MOST_CAMERAS:
+            return {}
+        brief = len(self._cameras) > _MOST_DETAILED
+        return {
+            camera: {
+                stage: quantile_fields(value)
+                for stage, value in stages.quantiles().items()
+                if stage == "total" or not brief
+            }
+            for camera, stages in self._cameras.items()
+        }
+
+
+def quantile_fields(value: Quantiles) -> wire.QuantileFields:
+    """As the heartbeat carries it."""
+    return wire.QuantileFields(
+        n=value.count,
+        p50=value.p50_us,
+        p90=value.p90_us,
+        p99=value.p99_us,
+        max=value.max_us,
+        sum=value.sum_us,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,22 +203,14 @@ def health_fields(
     latency: Mapping[str, Quantiles],
     balance: Balance,
     backend: str,
+    stalled: Sequence[str] = (),
 ) -> wire.HealthFields:
     """What the heartbeat says about the line."""
     return wire.HealthFields(
         ready=ready,
         uptime_s=uptime_s,
         cams=dict(cameras),
-        lat_us={
-            stage: wire.QuantileFields(
-                n=value.count,
-                p50=value.p50_us,
-                p90=value.p90_us,
-                p99=value.p99_us,
-                max=value.max_us,
-            )
-            for stage, value in latency.items()
-        },
+        lat_us={stage: quantile_fields(value) for stage, value in latency.items()},
         drops=balance.dropped,
         balance=wire.BalanceFields(
             admitted=balance.admitted,
@@ -162,4 +219,5 @@ def health_fields(
             pending=balance.pending,
         ),
         backend=backend,
+        stalled=tuple(stalled),
     )

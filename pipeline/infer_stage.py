@@ -38,6 +38,8 @@ class InferStage:
         """None until it is open and warm."""
         self.busy_since_ns: int | None = None
         """When the inference that is under way began (monotonic)."""
+        self.turned_ns: int | None = None
+        """When the thread last came round (monotonic); None until the engine is open."""
 
     @property
     def threshold(self) -> Threshold:
@@ -54,6 +56,7 @@ class InferStage:
             self.engine = engine
             self._changed.set()
             while (tickets := self._admission.take(engine.manifest.batch, _IDLE_S)) is not None:
+                self.turned_ns = self._clock.mono_ns()
                 fresh = [ticket for ticket in tickets if not self._given_up(ticket)]
                 if fresh:
                     self._follow_control()

@@ -39,6 +39,8 @@ STOP_LIMIT_S = 3.0
 _DRAIN_LIMIT_S = 2.0
 """How long the infer thread may judge what was waiting when the stop came."""
 _HANG_LIMIT_NS = 200_000_000
+STALLED_AFTER_NS = 5_000_000_000
+"""An infer thread that has not come round for so long makes the line unhealthy."""
 
 
 def run_line(
@@ -336,12 +338,19 @@ class _Line:
         self._changed.set()
 
     def _health(self) -> wire.HealthFields:
-        now_ns = self._clock.mono_ns()
+        now_ns, latencies = self._clock.mono_ns(), self._publish.latencies.fields()
+        cameras = {
+            camera.name: camera.fields(now_ns, latencies.get(camera.name))
+            for camera in self._cameras
+        }
+        infer_turned_ns = self._infer.turned_ns
+        infer_stalls = infer_turned_ns is not None and now_ns - infer_turned_ns > STALLED_AFTER_NS
         return health_fields(
-            ready=self._state == "RUNNING",
+            ready=self._state == "RUNNING" and all(one.delivers for one in cameras.values()),
             uptime_s=(now_ns - self._started_ns) / 1e9,
-            cameras={camera.name: camera.fields(now_ns) for camera in self._cameras},
+            cameras=cameras,
             latency=self._publish.latencies.quantiles(),
             balance=self._admission.balance(),
             backend=self._infer.engine.description if self._infer.engine else "",
+            stalled=("infer",) if infer_stalls and self._infer_thread.is_alive() else (),
         )

@@ -62,6 +62,7 @@ class Publisher:
     ) -> None:
         check_settings(settings, box)
         self.settings = settings
+        self.box = box
         self.boot = boot or new_boot()
         self.events_endpoint = settings.events
         self.maps_endpoint = settings.maps
@@ -325,6 +326,11 @@ class Publisher:
         traceback: TracebackType | None,
     ) -> None:
         self.close("" if error is None else f"{type(error).__name__}")
+
+    @property
+    def active_alarms(self) -> tuple[tuple[int, str], ...]:
+        """Code and camera ("" for none) of the alarms that are active; any thread."""
+        return tuple(sorted(self._alarms))
 
     @property
     def replay_endpoint(self) -> str | None:

@@ -11,7 +11,7 @@ from .admission import Admission
 from .clock import Clock
 from .decide import apply_deadline
 from .engine_watch import EngineWatch
-from .health import StageLatencies
+from .health import CameraLatencies
 from .infer_stage import stopped
 from .judge import Judged, result_of
 from .line_records import LineSettings
@@ -43,7 +43,7 @@ class PublishStage:
         self._engine_watch = EngineWatch(outlet.send_alarm)
         self.post: Callable[[Item], None] = self._outbox.put
         self.opened, self.subscribed = threading.Event(), threading.Event()
-        self.latencies = StageLatencies()
+        self.latencies = CameraLatencies()
         self.verdicts = {"ok": 0, "ng": 0, "review": 0, "err": 0}
         self.last_result_ns = self.turned_ns = clock.mono_ns()
 
@@ -91,7 +91,7 @@ class PublishStage:
         self._outlet.send_result(result, self._admission.dropped_total)
         self._admission.settle(judged.ticket)
         self.verdicts[result.verdict.value] += 1
-        self.latencies.add(result.latency)
+        self.latencies.add(result.camera, result.latency)
         self.last_result_ns = now_ns
         self._engine_watch.see(result)
 

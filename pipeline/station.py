@@ -27,6 +27,7 @@ from .capture.uri import is_live, open_source, parse_uri, redacted
 from .decide import OnLate
 from .journal import JournalSettings
 from .line_records import LineSettings
+from .monitor.health_tap import HealthSettings
 from .pairing import TriggerSettings
 from .pictures import PictureSettings
 from .publish import PublishSettings
@@ -66,6 +67,8 @@ class Station(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     publish: PublishSettings = PublishSettings()
     archive: ArchiveSettings | None = None
     """Images and maps on disk for later (docs/archive.md)."""
+    health: HealthSettings | None = None
+    """Health and metrics over HTTP, from a process of their own (docs/health.md)."""
     pictures: PictureSettings | None = None
     """Small pictures for the operator's page, on the maps socket (docs/wire.md)."""
 
@@ -94,6 +97,9 @@ def with_options(station: Station, arguments: argparse.Namespace) -> Station:
         given["plan"] = str(arguments.plan)
     if arguments.camera:
         given["cameras"] = tuple(StationCamera(uri=uri) for uri in arguments.camera)
+    if arguments.health is not None:
+        kept = station.health or HealthSettings()
+        given["health"] = msgspec.structs.replace(kept, listen=arguments.health)
     publish = {
         key: getattr(arguments, key)
         for key in ("events", "maps", "map_policy", "replay", "control", "keys")

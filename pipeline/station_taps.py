@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .archive import ArchiveTap
+from .monitor.health_tap import HealthTap
 from .pictures import PictureTap
 from .publish import Publisher
 from .station import Station
@@ -12,8 +15,16 @@ from .taps import Tap
 def station_taps(station: Station, publisher: Publisher) -> list[Tap]:
     """The taps of this station, not opened. Raises ConfigError where settings contradict."""
     taps: list[Tap] = []
+    if station.health is not None:
+        who = publisher.box, publisher.boot
+        taps.append(HealthTap(station.health, *who, lambda: publisher.active_alarms))
     if station.archive is not None:
         taps.append(ArchiveTap(station.archive, publisher.last_result, publisher.boot))
     if station.pictures is not None:
         taps.append(PictureTap(station.pictures, publisher))
     return taps
+
+
+def health_url(taps: Sequence[Tap]) -> str | None:
+    """Where health is served, once it is."""
+    return next((tap.url for tap in taps if isinstance(tap, HealthTap)), None)

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -34,9 +35,9 @@ from .station import (
     load_station,
     with_options,
 )
-from .station_taps import station_taps
+from .station_taps import health_url, station_taps
 from .stopping import notify_systemd, stop_on_signals
-from .taps import TappedOutlet
+from .taps import Tap, TappedOutlet
 
 log = logging.getLogger(__name__)
 EXIT_INTERRUPTED = 130
@@ -78,6 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keys", metavar="DIR", help="folder of keys: only clients on its list get in"
     )
+    parser.add_argument(
+        "--health", metavar="HOST:PORT", help="serve /healthz, /readyz and /metrics here"
+    )
     parser.add_argument("--box", default=None, help="name of this box (default: the host's)")
     parser.add_argument("--count", type=_positive_int, default=None, help="stop after N parts")
     parser.add_argument(
@@ -111,16 +115,17 @@ def run(arguments: argparse.Namespace) -> int:
     publisher = Publisher(
         station.publish, station.box or _host_name(), model=_model(plan, threshold)
     )
+    taps = station_taps(station, publisher)
     prefer_short_waits()
     with stop_on_signals() as stop:
         summary = run_line(
             cameras,
             lambda: open_engine(plan, station.backend),
             threshold,
-            TappedOutlet(publisher, station_taps(station, publisher)),
+            TappedOutlet(publisher, taps),
             settings,
             stop.event,
-            on_ready=lambda engine: _announce(arguments, plan, threshold, engine, publisher),
+            on_ready=lambda engine: _announce(arguments, plan, threshold, engine, publisher, taps),
             on_alive=partial(notify_systemd, "WATCHDOG=1"),
             on_control=publisher.control,
         )
@@ -153,6 +158,7 @@ def _announce(
     threshold: Threshold,
     engine: Engine,
     publisher: Publisher,
+    taps: Sequence[Tap],
 ) -> None:
     settle_memory()
     notify_systemd("READY=1")
@@ -169,6 +175,7 @@ def _announce(
             "teacher": plan.manifest.teacher.kind,
             "events": publisher.events_endpoint,
             "maps": publisher.maps_endpoint,
+            "health": health_url(taps),
             "boot": publisher.boot,
             "pid": os.getpid(),
         }

@@ -185,6 +185,31 @@ class AlarmHeader(Header, frozen=True, kw_only=True):
     text: str = ""
 
 
+class QuantileFields(Fields, frozen=True, kw_only=True):
+    """One stage's latency since boot, in microseconds; `sum` is over all `n` parts."""
+
+    n: Count
+    p50: Count
+    p90: Count
+    p99: Count
+    max: Count
+    sum: Count | UnsetType = UNSET
+
+
+class DriftFields(Fields, frozen=True, kw_only=True):
+    """How the parts of one camera look lately (docs/health.md); null: too few parts so far."""
+
+    ng_rate: float | None = None
+    """Share of ng and review among evaluated parts, exponentially weighted."""
+    score: float | None = None
+    """Median score of the last window of ok parts."""
+    brightness: float | None = None
+    """Median grey level of the last images, 0 to 255."""
+    saturated: float | None = None
+    """Median share of pixels at the upper end of a channel, 0 to 1."""
+    sharpness: float | None = None
+
+
 class CameraFields(Fields, frozen=True, kw_only=True):
     """One camera in the heartbeat; `last_age_ms` is null before the first frame."""
 
@@ -193,6 +218,11 @@ class CameraFields(Fields, frozen=True, kw_only=True):
     reconnects: Count
     last_age_ms: Count | None
     detail: str = ""
+    delivers: bool | UnsetType = UNSET
+    """It has sent a frame since it was opened, or waits for a trigger."""
+    lat_us: dict[str, QuantileFields] | UnsetType = UNSET
+    """By stage; `total` alone on a box with more than 6 cameras, nothing with more than 16."""
+    drift: DriftFields | UnsetType = UNSET
 
 
 class BalanceFields(Fields, frozen=True, kw_only=True):
@@ -209,16 +239,6 @@ class BalanceFields(Fields, frozen=True, kw_only=True):
         return self.admitted == self.results + self.dropped + self.pending
 
 
-class QuantileFields(Fields, frozen=True, kw_only=True):
-    """One stage's latency since boot, in microseconds."""
-
-    n: Count
-    p50: Count
-    p90: Count
-    p99: Count
-    max: Count
-
-
 class HealthFields(Fields, frozen=True, kw_only=True):
     """What the line reports about itself in each heartbeat."""
 
@@ -231,6 +251,8 @@ class HealthFields(Fields, frozen=True, kw_only=True):
     """Dropped parts since boot, by "stage:cause"."""
     balance: BalanceFields = BalanceFields()
     backend: str = ""
+    stalled: tuple[str, ...] | UnsetType = UNSET
+    """Stages without progress for some seconds; empty on a healthy line."""
 
 
 class HeartbeatHeader(Header, frozen=True, kw_only=True):

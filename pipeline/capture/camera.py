@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from ..admission import Entrance
 from ..clock import Clock
 from ..pairing import TriggerSettings
 from ..records import Frame
-from ..wire_messages import CameraFields
+from ..wire_messages import CameraFields, QuantileFields
 from .backoff import Backoff
 from .base import EndOfStream, Shot, Source, Triggered, frame_of
 from .frozen import FrozenCheck
@@ -140,8 +140,10 @@ class Camera:
     def finished(self) -> bool:
         return self.status.state in ("ended", "failed", "stopped")
 
-    def fields(self, now_mono_ns: int) -> CameraFields:
-        """This camera in the heartbeat."""
+    def fields(
+        self, now_mono_ns: int, latency: Mapping[str, QuantileFields] | None = None
+    ) -> CameraFields:
+        """This camera in the heartbeat, with the latencies of its parts."""
         status = self.status
         last = status.last_frame_mono_ns
         return CameraFields(
@@ -150,7 +152,18 @@ class Camera:
             reconnects=status.reconnects,
             last_age_ms=None if last is None else max(0, now_mono_ns - last) // 1_000_000,
             detail=status.detail,
+            delivers=self._delivers(),
+            lat_us=dict(latency or {}),
         )
+
+    def _delivers(self) -> bool:
+        """Whether it has sent a frame since it was opened, or will as soon as it is asked to."""
+        status, source = self.status, self._session.source
+        if status.state != "running":
+            return False
+        last_ns = status.last_frame_mono_ns
+        waits_for_us = not source.live or isinstance(source, Triggered)
+        return waits_for_us or (last_ns is not None and last_ns >= status.opened_mono_ns)
 
     def replace_if_hung(self) -> None:
         """Called by the supervisor now and then: abandon a thread that its driver keeps."""
