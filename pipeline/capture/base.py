@@ -79,6 +79,9 @@ class Triggered(Protocol):
         For whoever gives a source up: a hung driver's thread, the end of the line.
         """
 
+    def inherit(self, old: Source) -> None:
+        """Go on with the numbers and open triggers of the source that this one replaces."""
+
 
 def frame_of(shot: Shot, camera: str, camera_seq: int) -> Frame:
     """Give a shot its place in the line."""

@@ -1,6 +1,7 @@
 """Camera URIs: one short string says which camera, how, and with what options.
 
 0   /dev/video0   /dev/v4l/by-id/...   [?width=1280&height=720&fps=30]
+aravis:[ID, serial or address]  [?trigger=software&exposure_us=5000&GammaEnable=false]
 file:belt.mp4[?pace=true]       dir:parts/[?pace_hz=5]
 test:seed=1,defect=0.1,rate=30,count=1000,size=256,bank=32
 top=dir:parts/                  any of them with a name for the camera
@@ -11,7 +12,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ...errors import ConfigError
@@ -69,12 +70,31 @@ def _yes_no(text: str) -> bool:
     return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text]
 
 
+def _text(text: str) -> str:
+    return text
+
+
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
 """Their whole text is the address: a query belongs to the camera."""
 _OF_TRIGGERS = {"lose", "delay_ms", "count"}
 Reader = Callable[[str], object]
 OPTIONS: dict[str, dict[str, Reader]] = {
     "device": {"width": _count, "height": _count, "fps": _positive},
+    "aravis": {
+        "format": _text,
+        "width": _count,
+        "height": _count,
+        "x": _whole,
+        "y": _whole,
+        "fps": _positive,
+        "exposure_us": _positive,
+        "gain": float,
+        "trigger": _text,
+        "answer_ms": _positive,
+        "buffers": _count,
+        "packet_size": _count,
+        "packet_socket": _yes_no,
+    },
     "file": {"pace": _yes_no},
     "dir": {"pace_hz": _positive},
     "test": {
@@ -122,7 +142,7 @@ def parse_uri(text: str) -> CameraUri:
     if scheme == "test":
         return _checked(CameraUri(scheme, "", _pairs(body, ",", text), name), text)
     target, _, query = body.partition("?")
-    if not target:
+    if not target and scheme != "aravis":
         raise ConfigError(f"camera '{text}' names no path", f"write {scheme}:PATH")
     return _checked(CameraUri(scheme, target, _pairs(query, "&", text), name), text)
 
@@ -130,11 +150,18 @@ def parse_uri(text: str) -> CameraUri:
 def values(uri: CameraUri) -> dict[str, object]:
     """The options as numbers and truth values."""
     readers = OPTIONS[uri.scheme]
-    return {key: readers[key](text) for key, text in uri.options.items()}
+    return {key: readers[key](text) for key, text in uri.options.items() if key in readers}
+
+
+def features(uri: CameraUri) -> dict[str, str]:
+    """Options that are GenICam features of the camera: their names begin with a capital."""
+    return {key: text for key, text in uri.options.items() if _is_feature(uri.scheme, key)}
 
 
 def is_live(uri: CameraUri) -> bool:
     """Whether the camera runs by itself; `latest` is then the promise that can be kept."""
+    if uri.scheme == "aravis":
+        return uri.options.get("trigger", "off") == "off"
     return uri.scheme == "device" or uri.scheme in NETWORK_SCHEMES
 
 
@@ -149,6 +176,16 @@ def open_source(uri: CameraUri, clock: Clock = SYSTEM_CLOCK) -> Source:
         from .opencv import DeviceSource
 
         return DeviceSource(uri.target, clock, **options)  # type: ignore[arg-type]
+    if uri.scheme == "aravis":
+        from .aravis import AravisSource
+        from .genicam_settings import GenicamSettings
+
+        names = {one.name for one in fields(GenicamSettings)} & options.keys()
+        settings = GenicamSettings(
+            **{name: options.pop(name) for name in names},  # type: ignore[arg-type]
+            features=features(uri),
+        )
+        return AravisSource(uri.target, clock, settings, **options)  # type: ignore[arg-type]
     if uri.scheme == "file":
         from .video_file import VideoFileSource
 
@@ -195,6 +232,8 @@ def _pairs(query: str, separator: str, text: str) -> dict[str, str]:
 def _checked(uri: CameraUri, text: str) -> CameraUri:
     readers = OPTIONS[uri.scheme]
     for key, value in uri.options.items():
+        if _is_feature(uri.scheme, key):
+            continue
         if key not in readers:
             raise ConfigError(
                 f"camera '{text}': the key '{key}' is not known", _nearest(key, list(readers), "=")
@@ -206,6 +245,10 @@ def _checked(uri: CameraUri, text: str) -> CameraUri:
                 f"camera '{text}': '{value}' is not a possible value of '{key}'"
             ) from error
     return uri
+
+
+def _is_feature(scheme: str, key: str) -> bool:
+    return scheme == "aravis" and key[:1].isupper()
 
 
 def _nearest(word: str, known: list[str], mark: str) -> str:

@@ -1,0 +1,337 @@
+"""`aravis:` - GigE Vision and USB3 Vision cameras: free-running, software or hardware trigger.
+
+Each image carries the camera's frame counter and its own time stamp. An image with lost packets,
+and a trigger without any image, is a part all the same: a shot without pixels that says why. Any
+fault tears camera and stream down in full, because Aravis' handles are dead after one; both are
+made anew by `open`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from typing import Any
+
+from ...errors import CameraError
+from ..clock import SYSTEM_CLOCK, Clock
+from ..records import Part
+from .base import Shot, Source
+from .device_clock import DeviceClock
+from .genicam import (
+    dispose,
+    explained,
+    is_address,
+    open_camera,
+    receive_limit_bytes,
+    still_controlled,
+)
+from .genicam_settings import GenicamSettings, apply, exposure_ns, spacing_s
+from .gi_modules import load
+from .pixel_formats import to_rgb_image
+from .triggers import ANSWER_LIMIT_S, Trigger, TriggerLedger, frame_gap
+
+log = logging.getLogger(__name__)
+SILENT_LIMIT_S = 5.0
+_PING_AFTER_S = 1.0
+"""A quiet camera is asked this often whether it is still there and ours."""
+_UNANSWERED_LIMIT = 5
+"""So many triggers in a row without a picture: the camera is there, but not with us."""
+_SOCKET_BUFFER_BYTES = 8 << 20
+_LOOPBACK_PACKET_BYTES = 8000
+_CLOCK_LATCHES = (("TimestampLatch", "TimestampLatchValue"),
+                  ("GevTimestampControlLatch", "GevTimestampValue"))  # fmt: skip
+
+
+class AravisSource:
+    """One camera. `target` is its id, serial number or IP address; "" the only one there is.
+
+    `buffers` images are kept ready for the network thread. `packet_size` in bytes (None: Aravis
+    finds the largest that passes); `packet_socket` False where raw sockets receive nothing (root
+    on loopback: found out by itself).
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        target: str,
+        clock: Clock = SYSTEM_CLOCK,
+        settings: GenicamSettings | None = None,
+        buffers: int = 8,
+        packet_size: int | None = None,
+        packet_socket: bool = True,
+        answer_ms: float = 1e3 * ANSWER_LIMIT_S,
+    ) -> None:
+        self._target, self._clock = target, clock
+        self._settings = settings or GenicamSettings()
+        self._buffers, self._packet_size = buffers, packet_size
+        self._packet_socket = packet_socket
+        self._software = self._settings.trigger.lower() == "software"
+        # A triggered camera may be idle for hours; one that runs by itself may not.
+        self.silent_limit_s = SILENT_LIMIT_S if self._settings.trigger == "off" else 0.0
+        self.ledger = TriggerLedger(clock, answer_ms / 1e3)
+        self.lost_frames = 0
+        """Frames that the camera counted and nobody received, since the process started."""
+        self._send_lock = threading.Lock()
+        self._ready: deque[Shot] = deque()
+        self._lost = threading.Event()
+        self._aravis: Any = None
+        self._camera: Any = None
+        self._stream: Any = None
+        self._handler = 0
+        self._format = ""
+        self._device_clock = DeviceClock()
+        self._exposure_ns = 0
+        self._last_id: int | None = None
+        self._counted = 0
+        self._heard_ns = 0
+
+    def open(self) -> None:
+        self._aravis = load("Aravis", "a GigE Vision or USB3 Vision camera")
+        camera, found = open_camera(self._aravis, self._target)
+        self._lost = threading.Event()
+        self._handler = camera.get_device().connect(
+            "control-lost", lambda device, lost=self._lost: lost.set()
+        )
+        self._camera = camera
+        log.info("camera aravis:%s is %s", self._target, found)
+        if camera.is_gv_device():
+            self._configure_network(camera, found.address)
+
+    def configure(self) -> None:
+        camera = self._camera
+        try:
+            self._format = apply(self._aravis, camera, self._settings, self._target)
+            self.ledger.spacing_s = spacing_s(camera) if self._software else 0.0
+            self._exposure_ns = exposure_ns(camera)
+            self._device_clock = DeviceClock()
+            self._latch_clock(camera)
+            stream = camera.create_stream(None, None)
+            if camera.is_gv_device():
+                kind = self._aravis.GvStreamSocketBuffer.FIXED
+                stream.set_property("socket-buffer", kind)
+                stream.set_property("socket-buffer-size", _SOCKET_BUFFER_BYTES)
+            # A client that died has left it sending, to where nobody listens.
+            camera.stop_acquisition()
+            payload = camera.get_payload()
+            for _ in range(self._buffers):
+                stream.push_buffer(self._aravis.Buffer.new_allocate(payload))
+            camera.start_acquisition()
+            self._stream, self._last_id = stream, None
+        except CameraError:
+            raise
+        except Exception as error:
+            raise explained(error, self._target) from error
+        self._heard_ns = self._clock.mono_ns()
+
+    def trigger(self, part_id: str | None) -> int:
+        if not self._software:
+            raise CameraError(
+                f"camera aravis:{self._target} is not set to a software trigger",
+                "add trigger=software to its address",
+            )
+        with self._send_lock:
+            trigger = self.ledger.note(part_id)
+            camera = self._camera
+            if trigger.failure is None and (self._stream is None or self._lost.is_set()):
+                self.ledger.fail(trigger, "no_frame", "the camera was lost and is being reopened")
+            elif trigger.failure is None:
+                try:
+                    camera.software_trigger()
+                except Exception as error:
+                    self._lost.set()  # the next ones need not wait for the same time-out
+                    text = explained(error, self._target).sentence
+                    self.ledger.fail(trigger, "no_frame", text)
+            return trigger.number
+
+    def unanswered(self) -> list[Shot]:
+        self.ledger.fail_all("no_frame", "the camera was given up before the picture came")
+        self._ready.extend(self._failed(one) for one in self.ledger.overdue())
+        shots = list(self._ready)
+        self._ready.clear()
+        return shots
+
+    def inherit(self, old: Source) -> None:
+        if isinstance(old, AravisSource):
+            # The old one's thread may still come back from its driver; it then has a ledger of
+            # its own in which to find nothing.
+            self.ledger, old.ledger = old.ledger, self.ledger
+            self.ledger.fail_all("no_frame", "the driver hung and was replaced")
+
+    def grab(self, timeout_s: float) -> Shot | None:
+        self._ready.extend(self._failed(one) for one in self.ledger.overdue())
+        if self._ready:
+            return self._ready.popleft()
+        if (silent := self.ledger.timed_out) >= _UNANSWERED_LIMIT:
+            raise CameraError(
+                f"camera aravis:{self._target} gave no picture for {silent} triggers in a row",
+                "check its trigger settings, exposure time and the network",
+            )
+        if self._lost.is_set() or self._stream is None:
+            raise CameraError(
+                f"camera aravis:{self._target} is lost: it does not answer any more",
+                "check power, cable and switch; was it taken over by another program?",
+            )
+        # A trigger may become overdue, or fail in its sender's thread, while this one waits.
+        wait_s = min(timeout_s, 0.02) if self._software else timeout_s
+        buffer = self._stream.timeout_pop_buffer(round(wait_s * 1e6))
+        if buffer is None:
+            self._ask_if_there()
+            return None
+        try:
+            self._heard_ns = self._clock.mono_ns()
+            self._take(buffer)
+        finally:
+            self._stream.push_buffer(buffer)
+        return self._ready.popleft() if self._ready else None
+
+    def close(self) -> None:
+        camera, stream, self._camera, self._stream = self._camera, self._stream, None, None
+        self.ledger.fail_all("no_frame", "the camera was lost before its picture came")
+        if camera is None:
+            return
+        camera.get_device().disconnect(self._handler)
+        # The stream goes first: Aravis crashes when a stream outlives its device.
+        handles = [stream, camera]
+        answers = not self._lost.is_set()
+        if answers:
+            try:
+                camera.stop_acquisition()
+                if camera.is_gv_device():
+                    camera.get_device().leave_control()
+            except Exception as error:
+                answers = False
+                log.info("%s; closed all the same", explained(error, self._target).sentence)
+        del stream, camera
+        if answers:
+            while handles:
+                del handles[0]
+        else:
+            dispose(handles)
+
+    def _configure_network(self, camera: Any, address: str) -> None:
+        on_loopback = is_address(address) and address.startswith("127.")
+        if on_loopback or not self._packet_socket:
+            camera.gv_set_stream_options(self._aravis.GvStreamOption.PACKET_SOCKET_DISABLED)
+        size = self._packet_size or (_LOOPBACK_PACKET_BYTES if on_loopback else None)
+        if size is not None:
+            camera.gv_set_packet_size_adjustment(self._aravis.GvPacketSizeAdjustment.NEVER)
+            camera.gv_set_packet_size(size)
+        limit = receive_limit_bytes()
+        if limit is not None and limit < _SOCKET_BUFFER_BYTES:
+            log.warning(
+                "the kernel grants sockets %d bytes; cameras lose fewer packets after: "
+                "sysctl -w net.core.rmem_max=%d",
+                limit,
+                _SOCKET_BUFFER_BYTES,
+            )
+
+    def _latch_clock(self, camera: Any) -> None:
+        device = camera.get_device()
+        for command, value in _CLOCK_LATCHES:
+            if device.is_feature_available(command) and device.is_feature_available(value):
+                before_ns = self._clock.wall_ns()
+                device.execute_command(command)
+                after_ns = self._clock.wall_ns()
+                ticks = device.get_integer_feature_value(value)
+                hertz = device.get_timestamp_tick_frequency() if camera.is_gv_device() else 0
+                stamp_ns = ticks * 1_000_000_000 // hertz if hertz else ticks
+                self._device_clock.note_reading(before_ns, stamp_ns, after_ns)
+                return
+
+    def _ask_if_there(self) -> None:
+        now_ns = self._clock.mono_ns()
+        if now_ns - self._heard_ns < _PING_AFTER_S * 1e9:
+            return
+        if not still_controlled(self._camera):
+            self._lost.set()
+            return
+        if self.silent_limit_s == 0:
+            self._heard_ns = now_ns
+
+    def _take(self, buffer: Any) -> None:
+        """One buffer, good or not, becomes the shots that it settles."""
+        frame_id = int(buffer.get_frame_id())
+        wall_ns, source, error_ns = self._device_clock.captured(
+            int(buffer.get_timestamp()), int(buffer.get_system_timestamp()), self._exposure_ns
+        )
+        mono_ns = self._clock.mono_ns() - (self._clock.wall_ns() - wall_ns)
+        part, number = Part(), None
+        if self._software:
+            before, own = self.ledger.match(frame_id, mono_ns, error_ns)
+            self._ready.extend(self._failed(one) for one in before)
+            if own is None:
+                log.warning(
+                    "camera aravis:%s: frame %d belongs to no trigger; ignored",
+                    self._target,
+                    frame_id,
+                )
+                return
+            part = Part(
+                own.part_id, own.number, "camera" if own.part_id is None else "plc", "exact"
+            )
+        else:
+            self._count_gap(frame_id, wall_ns, mono_ns)
+            self._counted += 1
+            number = self._counted
+            if self._settings.trigger != "off":
+                part = Part(None, number, "camera", "exact")
+        status = buffer.get_status()
+        good = status == self._aravis.BufferStatus.SUCCESS
+        pixels, detail = None, ""
+        if good:
+            width, height = buffer.get_image_width(), buffer.get_image_height()
+            pixels = to_rgb_image(buffer.get_data(), width, height, self._format)
+        else:
+            detail = f"frame {frame_id} is incomplete: {status.value_nick.replace('-', ' ')}"
+        self._ready.append(
+            Shot(
+                pixels=pixels,
+                captured_ns=wall_ns,
+                captured_mono_ns=mono_ns,
+                captured_source=source,
+                captured_error_ns=error_ns,
+                frame_id=frame_id,
+                part=part,
+                failure=None if good else "incomplete",
+                detail=detail,
+            )
+        )
+
+    def _count_gap(self, frame_id: int, wall_ns: int, mono_ns: int) -> None:
+        """Frames the camera took and nobody received; behind a trigger line each was a part."""
+        missing = 0 if self._last_id is None else frame_gap(self._last_id, frame_id) - 1
+        self._last_id = frame_id
+        self.lost_frames += missing
+        if self._settings.trigger == "off":
+            return
+        for _ in range(missing):
+            self._counted += 1
+            self._ready.append(
+                Shot(
+                    pixels=None,
+                    captured_ns=wall_ns,
+                    captured_mono_ns=mono_ns,
+                    captured_source="receive",
+                    part=Part(None, self._counted, "camera", "exact"),
+                    failure="no_frame",
+                    detail="the camera took the picture, all of its packets were lost",
+                )
+            )
+
+    def _failed(self, trigger: Trigger) -> Shot:
+        return Shot(
+            pixels=None,
+            captured_ns=trigger.fired_wall_ns,
+            captured_mono_ns=trigger.fired_mono_ns,
+            captured_source="receive",
+            part=Part(
+                trigger.part_id,
+                trigger.number,
+                "camera" if trigger.part_id is None else "plc",
+                "exact",
+            ),
+            failure=trigger.failure,
+            detail=trigger.detail,
+        )
