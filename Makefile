@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check lint soak gpu engine-proof clean
+.PHONY: help demo test check lint cameras soak gpu engine-proof clean
 
 help:
 	@echo 'make demo    render parts, train, compile, calibrate, stream, listen; results in demo/'
 	@echo 'make test    the whole test suite'
 	@echo 'make check   lint, types and the test suite'
+	@echo 'make cameras GigE Vision, USB3 Vision and GStreamer cameras for .venv (docs/cameras.md)'
 	@echo 'make soak    the longer proofs (minutes to an hour)'
 	@echo 'make gpu     the proofs that need an NVIDIA GPU (fails where there is none)'
 	@echo 'make engine-proof   TensorRT bindings, RTX builder and pycuda without a GPU (downloads much)'
@@ -39,6 +40,10 @@ lint: $(READY)
 	@MYPYPATH=$(VENV)/src $(BIN)/mypy -p skrd4ad
 
 check: lint test
+
+cameras: $(READY)
+	@$(BIN)/python -m pip install --quiet --editable '.[aravis]' \
+	  || { echo 'error: PyGObject does not build; docs/cameras.md names the Debian packages it needs'; exit 2; }
 
 soak: $(READY)
 	@$(BIN)/python -m pytest -q -m soak --timeout=7200 -s

@@ -69,7 +69,7 @@ def to_rgb_image(data: bytes | memoryview, width: int, height: int, name: str) -
     form = parse_format(name)
     samples = _samples(data, form, width, height)
     if form.kind == "rgb":
-        return samples.copy()
+        return np.array(samples, dtype=np.uint8)
     if form.kind == "bgr":
         code = cv2.COLOR_BGR2RGB
     elif form.kind == "mono":
@@ -118,4 +118,5 @@ def _upper_bits(rows: NDArray[np.uint8], bits: int, width: int) -> NDArray[np.ui
     first_bit = np.arange(width) * bits + (bits - 8)
     byte, shift = first_bit // 8, (first_bit % 8).astype(np.uint16)
     pairs = wide[:, byte] | (wide[:, byte + 1] << np.uint16(8))
-    return np.right_shift(pairs, shift).astype(np.uint8).reshape(height, width)
+    upper = np.asarray(np.right_shift(pairs, shift), dtype=np.uint8)
+    return np.ascontiguousarray(upper.reshape(height, width))

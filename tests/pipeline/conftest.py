@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -39,3 +40,24 @@ def box_parts() -> ModuleType:
 def screen_parts() -> ModuleType:
     """The module tests/pipeline/screen_parts.py."""
     return _load("screen_parts")
+
+
+@pytest.fixture(scope="session")
+def gige() -> ModuleType:
+    """The module tests/pipeline/fake_gige.py, where Aravis is installed."""
+    _need_gobject("Aravis-0.8")
+    return _load("fake_gige")
+
+
+def _need_gobject(*names: str) -> None:
+    """Skip where GObject libraries for cameras are missing; on CI they have to be there."""
+    try:
+        import gi
+
+        for name, version in (one.split("-") for one in names):
+            gi.require_version(name, version)
+    except (ImportError, ValueError) as error:
+        text = f"{' '.join(names)} is not on this machine ({error}); docs/cameras.md says how"
+        if os.environ.get("CI"):
+            pytest.fail(text)
+        pytest.skip(text)

@@ -5,13 +5,9 @@ The images are small, so that a busy machine loses none of them by itself.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -25,33 +21,6 @@ from skrd4ad.pipeline.capture.uri import open_source, parse_uri
 from skrd4ad.pipeline.clock import SYSTEM_CLOCK
 
 SMALL = "width=128&height=96&fps=100"
-
-
-def gobject_or_skip(*names: str) -> None:
-    """Skip where the GObject libraries are missing; on CI they have to be there."""
-    try:
-        import gi
-
-        for name, version in (one.split("-") for one in names):
-            gi.require_version(name, version)
-    except (ImportError, ValueError) as error:
-        text = f"GObject libraries for cameras are not on this machine ({error}): `make cameras`"
-        if os.environ.get("CI"):
-            pytest.fail(text)
-        pytest.skip(text)
-
-
-@pytest.fixture(scope="module")
-def gige() -> ModuleType:
-    gobject_or_skip("Aravis-0.8")
-    path = Path(__file__).parent / "fake_gige.py"
-    spec = importlib.util.spec_from_file_location("fake_gige", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fake_gige"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
