@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -57,9 +57,9 @@ def station_page() -> str:
     lines = [
         _HEAD,
         "# The station file\n",
-        "`skrd4ad stream --station station.yaml`; `--check-config` prints what would run. An unknown",
-        "key is an error that names the nearest known one. configs/station.yaml is one to start from,",
-        "configs/schema/station.schema.json its JSON Schema for editors.\n",
+        "`skrd4ad stream --station station.yaml`; `--check-config` prints what would run. An",
+        "unknown key is an error that names the nearest known one. configs/station.yaml is one to",
+        "start from, configs/schema/station.schema.json its JSON Schema for editors.\n",
         "| key | default | meaning |",
         "|---|---|---|",
         *(_row(*row) for row in _keys(Station, "")),
@@ -167,7 +167,7 @@ def _keys(kind: type, prefix: str) -> Iterator[tuple[str, str, str]]:
         inner = _record_in(types_of[field.name])
         many = "[]" if inner is not None and "tuple" in str(types_of[field.name]) else ""
         default = _default(field) if inner is None else ""
-        meaning = meanings.get(field.name, "")
+        meaning = meanings.get(field.name) or _choices(types_of[field.name])
         yield f"`{prefix}{field.encode_name}{many}`", default, meaning
         if inner is not None:
             yield from _keys(inner, f"{prefix}{field.encode_name}{many}.")
@@ -182,6 +182,12 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     if isinstance(value, tuple):
         return ", ".join(str(one) for one in value)
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _choices(hint: Any) -> str:
+    """The values of a Literal, for a key that nobody explained."""
+    inner = [one for one in (hint, *typing.get_args(hint)) if typing.get_origin(one) is Literal]
+    return " or ".join(f"`{value}`" for value in typing.get_args(inner[0])) if inner else ""
 
 
 def _record_in(hint: Any) -> type[msgspec.Struct] | None:
