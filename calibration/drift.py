@@ -14,9 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.spec import ImageBaseline as ImageBaseline
 from ..engine.spec import Record, Threshold
 from ..errors import CalibrationError
 from .intervals import binomial_tail
+from .look import gradient_sharpness
 from .threshold import QUANTILE_LEVELS
 
 MINIMUM_PARTS = 30
@@ -31,14 +33,8 @@ class Limits(Record, frozen=True, kw_only=True):
     """Of the median grey level, as a fraction."""
     sharpness_ratio: float = 0.70
     """Median sharpness below this fraction of the baseline means a lost focus or a dirty lens."""
-
-
-class ImageBaseline(Record, frozen=True, kw_only=True):
-    """Brightness (mean grey, 0 to 255) and sharpness of the calibration images: medians."""
-
-    brightness: float
-    sharpness: float
-    n_images: int
+    saturated_added: float = 0.02
+    """Saturated pixels beyond the baseline's, as a share of the picture: glare, or overexposed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +62,8 @@ def brightness(pixels: NDArray[np.uint8]) -> float:
 
 
 def sharpness(pixels: NDArray[np.uint8]) -> float:
-    """Mean squared Sobel gradient over the grey variance: falls with blur, ignores contrast.
-
-    Zero for a uniform picture. (The Tenengrad focus measure, Krotkov 1987, made scale-free.)
-    """
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    variance = float(grey.var())
-    if variance < 1e-6:
-        return 0.0
-    gradient_x = cv2.Sobel(grey, cv2.CV_32F, 1, 0, ksize=3)
-    gradient_y = cv2.Sobel(grey, cv2.CV_32F, 0, 1, ksize=3)
-    return float((gradient_x**2 + gradient_y**2).mean()) / variance
+    """Sharpness of an RGB picture at its full size; see look.gradient_sharpness."""
+    return gradient_sharpness(np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8))
 
 
 def image_baseline(measured: Sequence[tuple[float, float]]) -> ImageBaseline:
@@ -155,9 +142,13 @@ def score_alarms(scores: NDArray[np.float64], threshold: Threshold) -> list[Alar
 
 
 def image_alarms(
-    brightness_now: float, sharpness_now: float, baseline: ImageBaseline, limits: Limits
+    brightness_now: float,
+    sharpness_now: float,
+    baseline: ImageBaseline,
+    limits: Limits,
+    saturated_now: float = 0.0,
 ) -> list[Alarm]:
-    """Alarms for median brightness (0 to 255) and sharpness against the baseline's."""
+    """Alarms for median brightness (0 to 255), sharpness and saturated share (0 to 1)."""
     alarms = []
     change = brightness_now / max(baseline.brightness, 1e-9) - 1.0
     if abs(change) > limits.brightness_change:
@@ -167,6 +158,9 @@ def image_alarms(
     if ratio < limits.sharpness_ratio:
         text = f"sharpness is {ratio:.0%} of the calibration images': focus, or a dirty lens"
         alarms.append(Alarm("sharpness", text))
+    if saturated_now - baseline.saturated > limits.saturated_added:
+        text = f"{saturated_now:.1%} of the picture is saturated, was {baseline.saturated:.1%}"
+        alarms.append(Alarm("saturation", text))
     return alarms
 
 

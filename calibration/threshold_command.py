@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from ..engine.atomic import write_atomically
 from ..engine.backends.base import BACKEND_CHOICES, open_engine
+from ..engine.images import read_rgb
 from ..engine.plan import Plan, load_plan, replace_threshold
-from ..engine.spec import Threshold
+from ..engine.spec import ImageBaseline, Threshold
 from ..errors import CalibrationError, ConfigError
 from .folds import pooled_scores, read_folds
+from .look import baseline_of, look_at
 from .scoring import check_held_out, file_sha256, images_in, read_split, score_images
 from .threshold import (
     check_rate,
@@ -80,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     scores, defect_scores, source = _scores(arguments, plan, defects)
     before = plan.manifest.threshold
     chosen = choose(arguments, scores, defect_scores, source, before.revision if before else 0)
+    chosen = structs.replace(chosen, images=_image_baseline(arguments, plan))
     facts = {
         "plan": str(arguments.plan),
         "digest": plan.digest,
@@ -158,6 +162,17 @@ def _scores(
             return np.empty(0), defect_scores, "no images: a value chosen by hand"
         paths, source = held_out_images(arguments.run, arguments.images, plan)
         return score_images(paths, engine), defect_scores, source
+
+
+def _image_baseline(arguments: argparse.Namespace, plan: Plan) -> ImageBaseline | None:
+    """How the good images look, for drift; None for a threshold that came without images."""
+    if arguments.folds is not None:
+        paths = [path for fold in read_folds(arguments.folds).folds for path in fold.scores]
+    elif arguments.run is not None or arguments.images is not None:
+        paths, _ = held_out_images(arguments.run, arguments.images, plan)
+    else:
+        return None
+    return baseline_of([look_at(read_rgb(path)) for path in paths])
 
 
 def held_out_images(run: Path | None, images: Path | None, plan: Plan) -> tuple[list[Path], str]:

@@ -91,6 +91,17 @@ class ScoreContract(Record, frozen=True, kw_only=True):
     top_fraction: float = 0.0
 
 
+class ImageBaseline(Record, frozen=True, kw_only=True):
+    """How the calibration's pictures looked: medians. The measures are in calibration/look.py."""
+
+    brightness: float
+    """Mean grey, 0 to 255."""
+    sharpness: float
+    n_images: int
+    saturated: float = 0.0
+    """Share of pixels with a channel at its upper end, 0 to 1."""
+
+
 class Threshold(Record, frozen=True, kw_only=True):
     """The decision rule: score > value is a reject.
 
@@ -109,6 +120,8 @@ class Threshold(Record, frozen=True, kw_only=True):
     n_normals: int
     score_quantiles: tuple[float, ...] = ()
     """Held-out normal scores at 0, 5, 25, 50, 75, 95, 100 %: the baseline of drift."""
+    images: ImageBaseline | None = None
+    """How those images looked: the other baseline of drift."""
     review_value: float | None = None
     revision: int = 1
     created: str = ""

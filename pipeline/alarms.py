@@ -32,6 +32,11 @@ ALARMS = (
     Alarm(4005, "archive_behind", "warning", "images came faster than they could be archived"),
     Alarm(5001, "peer_refused", "warning", "a client without a known key tried to connect"),
     Alarm(6001, "tap_failed", "error", "archive, gate, metrics or monitor failed; verdicts go on"),
+    Alarm(7001, "score_drift", "warning", "scores of good parts have moved from the calibration's"),
+    Alarm(7002, "brightness_drift", "warning", "pictures are brighter or darker than calibrated"),
+    Alarm(7003, "saturation_drift", "warning", "more of the picture is saturated than calibrated"),
+    Alarm(7004, "sharpness_drift", "warning", "pictures are less sharp than calibrated"),
+    Alarm(7005, "ng_rate_high", "warning", "far more parts are rejected than the station expects"),
 )
 ALARM_BY_NAME = {alarm.name: alarm for alarm in ALARMS}
 ALARM_BY_CODE = {alarm.code: alarm for alarm in ALARMS}

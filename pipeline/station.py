@@ -27,6 +27,7 @@ from .capture.uri import is_live, open_source, parse_uri, redacted
 from .decide import OnLate
 from .journal import JournalSettings
 from .line_records import LineSettings
+from .monitor.drift_monitor import DriftSettings
 from .monitor.health_tap import HealthSettings
 from .pairing import TriggerSettings
 from .pictures import PictureSettings
@@ -67,6 +68,8 @@ class Station(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     publish: PublishSettings = PublishSettings()
     archive: ArchiveSettings | None = None
     """Images and maps on disk for later (docs/archive.md)."""
+    drift: DriftSettings | None = DriftSettings()
+    """When to raise alarms about drift (docs/health.md); null turns the monitors off."""
     health: HealthSettings | None = None
     """Health and metrics over HTTP, from a process of their own (docs/health.md)."""
     pictures: PictureSettings | None = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..engine.spec import Threshold
 from .archive import ArchiveTap
+from .monitor.drift_tap import DriftTap
 from .monitor.health_tap import HealthTap
 from .pictures import PictureTap
 from .publish import Publisher
@@ -12,9 +14,14 @@ from .station import Station
 from .taps import Tap
 
 
-def station_taps(station: Station, publisher: Publisher) -> list[Tap]:
-    """The taps of this station, not opened. Raises ConfigError where settings contradict."""
+def station_taps(station: Station, publisher: Publisher, threshold: Threshold) -> list[Tap]:
+    """The taps of this station, not opened. Raises ConfigError where settings contradict.
+
+    `threshold` is the calibration that drift is measured against.
+    """
     taps: list[Tap] = []
+    if station.drift is not None:
+        taps.append(DriftTap(station.drift, lambda camera: threshold))
     if station.health is not None:
         who = publisher.box, publisher.boot
         taps.append(HealthTap(station.health, *who, lambda: publisher.active_alarms))

@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     publisher = Publisher(
         station.publish, station.box or _host_name(), model=_model(plan, threshold)
     )
-    taps = station_taps(station, publisher)
+    taps = station_taps(station, publisher, threshold)
     prefer_short_waits()
     with stop_on_signals() as stop:
         summary = run_line(

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from . import wire_messages as wire
 from .outlet import Alarm, Outlet
 from .records import Result
 
 log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 RaiseAlarm = Callable[[Alarm], None]
 """May be called from any thread; the alarm is sent at the publish thread's next turn."""
@@ -35,6 +36,14 @@ class Tap(Protocol):
     def on_alarm(self, alarm: Alarm) -> None: ...
     def on_heartbeat(self, health: wire.HealthFields) -> None: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class AddsHealth(Protocol):
+    """A tap that has something to say in the heartbeat."""
+
+    def add_health(self, health: wire.HealthFields) -> wire.HealthFields:
+        """The same with its own fields; called from the publish thread."""
 
 
 class TappedOutlet:
@@ -80,8 +89,12 @@ class TappedOutlet:
         taken: list[wire.HealthFields] = []
 
         def take() -> wire.HealthFields:
-            taken.append(snapshot())
-            return taken[0]
+            health = snapshot()
+            for tap in tuple(self._taps):
+                if isinstance(tap, AddsHealth):
+                    health = self._guarded(tap, tap.add_health, health) or health
+            taken.append(health)
+            return health
 
         due = self._outlet.heartbeat_if_due(take)
         if taken:
@@ -106,13 +119,17 @@ class TappedOutlet:
 
     def _show(self, method: str, *values: Any) -> None:
         for tap in tuple(self._taps):
-            try:
-                getattr(tap, method)(*values)
-            except Exception as error:
-                log.exception("%s failed and is taken off the line", tap.name)
-                self._taps.remove(tap)
-                text = f"{tap.name}: {type(error).__name__}: {error}"
-                self._raised.put(Alarm("tap_failed", True, text))
+            self._guarded(tap, getattr(tap, method), *values)
+
+    def _guarded(self, tap: Tap, call: Callable[..., Answer], *values: Any) -> Answer | None:
+        try:
+            return call(*values)
+        except Exception as error:
+            log.exception("%s failed and is taken off the line", tap.name)
+            self._taps.remove(tap)
+            text = f"{tap.name}: {type(error).__name__}: {error}"
+            self._raised.put(Alarm("tap_failed", True, text))
+            return None
 
     def _send_raised(self) -> None:
         # Only what is there now: a tap that answers alarms with alarms must not hold the line.

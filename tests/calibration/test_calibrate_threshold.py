@@ -88,6 +88,16 @@ def test_the_stored_threshold_is_the_conformal_quantile_of_the_plans_own_scores(
     assert after.digest != before.digest
 
 
+def test_how_the_good_images_look_is_stored_with_the_threshold(plan, parts, capsys):
+    assert main(["calibrate", "threshold", "--plan", str(plan), "--images", _folder(parts)]) == 0
+    images = load_plan(plan).manifest.threshold.images
+    assert images.n_images == len(parts)
+    assert images.brightness == pytest.approx(117, abs=8)
+    assert images.saturated == 0.0
+    assert main(["calibrate", "threshold", "--plan", str(plan), "--value", "0.5"]) == 0
+    assert load_plan(plan).manifest.threshold.images is None
+
+
 def test_an_uncalibrated_plan_gets_revision_1_and_too_few_images_are_said(
     write_tiny_plan, tmp_path, parts, capsys
 ):

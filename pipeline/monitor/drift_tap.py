@@ -1,0 +1,137 @@
+"""Drift monitors as a tap: a copy of a few numbers in the publish thread, the rest in its own.
+
+publish thread   per part: one append; twice a second and camera also a reference to the picture
+drift thread     four times a second: feeds the monitors, measures those pictures (0.3 ms each)
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ...calibration.look import look_at
+from ...engine.spec import Threshold
+from .. import wire_messages as wire
+from ..clock import SYSTEM_CLOCK, Clock
+from ..outlet import Alarm
+from ..records import Result, Verdict
+from ..taps import RaiseAlarm
+from .drift_monitor import CameraDrift, DriftSettings, has_score_baseline
+
+log = logging.getLogger(__name__)
+_EVERY_S = 0.25
+_MOST_WAITING = 20_000
+_CLOSE_WAIT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    camera: str
+    verdict: Verdict
+    score: float
+    pixels: NDArray[np.uint8] | None
+    """Only of parts whose picture shall be looked at."""
+
+
+class DriftTap:
+    """See taps.Tap. `threshold_of` gives the calibration that a camera's parts are judged by."""
+
+    name = "drift"
+
+    def __init__(
+        self,
+        settings: DriftSettings,
+        threshold_of: Callable[[str], Threshold],
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._settings, self._threshold_of, self._clock = settings, threshold_of, clock
+        self._between_looks_ns = round(1e9 / settings.looks_per_s)
+        self._next_look_ns: dict[str, int] = {}
+        self._waiting: deque[_Seen] = deque(maxlen=_MOST_WAITING)
+        self._cameras: dict[str, CameraDrift] = {}
+        self._fields: dict[str, wire.DriftFields] = {}
+        self._closing = threading.Event()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._loop, name="drift", daemon=True)
+
+    def open(self, raise_alarm: RaiseAlarm) -> None:
+        self._raise_alarm = raise_alarm
+        self._thread.start()
+
+    def on_result(self, result: Result, seq: int) -> None:
+        """Raises what broke the drift thread, so that the tap is taken off with its alarm."""
+        if self._failure is not None:
+            raise self._failure
+        camera, pixels = result.camera, None
+        now_ns = self._clock.mono_ns()
+        if result.pixels is not None and now_ns >= self._next_look_ns.get(camera, 0):
+            self._next_look_ns[camera] = now_ns + self._between_looks_ns
+            pixels = result.pixels
+        self._waiting.append(_Seen(camera, result.verdict, result.score, pixels))
+
+    def on_state(self, state: wire.State, text: str) -> None: ...
+    def on_alarm(self, alarm: Alarm) -> None: ...
+    def on_heartbeat(self, health: wire.HealthFields) -> None: ...
+
+    def add_health(self, health: wire.HealthFields) -> wire.HealthFields:
+        """The heartbeat with the drift of each camera."""
+        known = self._fields
+        cameras = {
+            name: msgspec.structs.replace(camera, drift=known[name]) if name in known else camera
+            for name, camera in health.cams.items()
+        }
+        return msgspec.structs.replace(health, cams=cameras)
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._thread.ident is not None:
+            self._thread.join(_CLOSE_WAIT_S)
+
+    def work(self) -> None:
+        """Feed the monitors with everything that waits. The drift thread's turn."""
+        while self._waiting:
+            seen = self._waiting.popleft()
+            monitor = self._cameras.get(seen.camera)
+            if monitor is None:
+                monitor = self._cameras[seen.camera] = self._begin(seen.camera)
+            changes = [*monitor.see(seen.verdict, seen.score)]
+            if seen.pixels is not None:
+                changes += monitor.look(look_at(seen.pixels))
+            for change in changes:
+                log.warning("camera %s: %s %s", seen.camera, change.name, change.text or "is over")
+                self._raise_alarm(Alarm(change.name, change.active, change.text, seen.camera))
+        self._fields = {name: monitor.fields() for name, monitor in self._cameras.items()}
+
+    def _loop(self) -> None:
+        try:
+            while not self._closing.wait(_EVERY_S):
+                self.work()
+        except Exception as error:
+            log.exception("the drift monitors failed")
+            self._failure = error
+
+    def _begin(self, camera: str) -> CameraDrift:
+        threshold = self._threshold_of(camera)
+        missing = [
+            what
+            for what, there in (
+                ("scores", has_score_baseline(threshold)),
+                ("pictures", threshold.images is not None),
+            )
+            if not there
+        ]
+        if missing:
+            log.warning(
+                "camera %s: the plan keeps no %s of its calibration, so their drift is shown "
+                "but raises no alarm; `skrd4ad calibrate threshold` stores them",
+                camera,
+                " and no ".join(missing),
+            )
+        return CameraDrift(threshold, self._settings)
