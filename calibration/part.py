@@ -50,6 +50,8 @@ class PlacedPart:
     """A picture moved into place."""
 
     pixels: NDArray[np.uint8]
+    placed_to_image: NDArray[np.float64]
+    """2 x 3 between pixel centres: x_taken = A x_placed + t."""
     shift_px: tuple[float, float]
     """How far the template's centre had moved from its place, x and y."""
     angle_deg: float
@@ -138,6 +140,7 @@ def place_part(pixels: NDArray[np.uint8], part: PartTemplate) -> PlacedPart:
     size = (facts.image_height, facts.image_width)
     return PlacedPart(
         pixels=straighten(pixels, Registration(to_image, found.correlation), size),
+        placed_to_image=to_image,
         shift_px=(float(moved[0]), float(moved[1])),
         angle_deg=found.angle_deg,
         correlation=found.correlation,

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from ..engine.atomic import write_atomically
 from ..engine.score_map import top_count
-from ..engine.spec import Record, ScoreContract
+from ..engine.spec import Region as Region
+from ..engine.spec import Regions as Regions
+from ..engine.spec import ScoreContract
 from ..errors import CalibrationError, ConfigError
 from .threshold import conformal_threshold
 
@@ -30,35 +32,6 @@ Point = tuple[float, float]
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 
 
-class Region(Record, frozen=True, kw_only=True):
-    """A named part of the picture. `polygon` is x, y in captured pixels, whole = pixel centre.
-
-    score > threshold inside it is a reject; None means the plan's threshold. Connected areas
-    smaller than `min_area_px` captured pixels are no defects.
-    """
-
-    name: str
-    polygon: tuple[Point, ...]
-    threshold: float | None = None
-    min_area_px: int = 0
-
-
-class Regions(Record, frozen=True, kw_only=True):
-    """The regions file. `image_width` x `image_height` is the picture they were drawn on.
-
-    A map pixel belongs to the first that covers it of: an ignore polygon, the regions in order,
-    the rest of the image.
-    """
-
-    schema: str = "skrd4ad-regions/1"
-    image_width: int
-    image_height: int
-    ignore: tuple[tuple[Point, ...], ...] = ()
-    regions: tuple[Region, ...] = ()
-    camera: str = ""
-    """Identity of the camera they were drawn for; empty means any."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class RegionMask:
     """One region on the network's map."""
@@ -67,7 +40,11 @@ class RegionMask:
     mask: NDArray[np.bool_]
     """(H, W) of the map; the masks of one set are disjoint."""
     threshold: float | None
-    min_area_px: int
+    """None: the plan's."""
+    review_value: float | None = None
+    grow_threshold: float | None = None
+    min_area_px: float = 0.0
+    min_area_mm2: float = 0.0
 
 
 def load_regions(path: Path) -> Regions:
@@ -110,11 +87,29 @@ def check_regions(regions: Regions) -> None:
     ignored = [(f"ignore polygon {i + 1}", polygon) for i, polygon in enumerate(regions.ignore)]
     for what, polygon in (*named, *ignored):
         _check_polygon(what, polygon, regions)
-    for region in regions.regions:
-        if region.threshold is not None and not math.isfinite(region.threshold):
-            raise ConfigError(f"region '{region.name}': its threshold is not a finite number")
-        if region.min_area_px < 0:
-            raise ConfigError(f"region '{region.name}': min_area_px is negative")
+    _check_levels("the picture", regions)
+    for one in regions.regions:
+        _check_levels(f"region '{one.name}'", one)
+
+
+def _check_levels(what: str, one: Region | Regions) -> None:
+    """Raise ConfigError for thresholds that are no numbers or contradict, and negative areas."""
+    threshold = one.threshold if isinstance(one, Region) else None
+    review = one.review_value if isinstance(one, Region) else None
+    levels = {"threshold": threshold, "review_value": review, "grow_threshold": one.grow_threshold}
+    for name, value in levels.items():
+        if value is not None and not math.isfinite(value):
+            raise ConfigError(f"{what}: its {name} is not a finite number")
+    if threshold is not None and one.grow_threshold is not None and one.grow_threshold > threshold:
+        raise ConfigError(
+            f"{what}: grow_threshold {one.grow_threshold:g} is above its threshold {threshold:g}",
+            "a defect begins above the threshold and grows over what is fainter",
+        )
+    if threshold is not None and review is not None and review < threshold:
+        raise ConfigError(f"{what}: review_value {review:g} is below its threshold {threshold:g}")
+    for name in ("min_area_px", "min_area_mm2"):
+        if not 0 <= getattr(one, name) < math.inf:
+            raise ConfigError(f"{what}: {name} is negative or not a number")
 
 
 def region_masks(
@@ -144,9 +139,20 @@ def region_masks(
                 "it lies outside the region of interest, below an ignored area, or is too small",
             )
         free &= ~mask
-        masks.append(RegionMask(region.name, mask, region.threshold, region.min_area_px))
+        masks.append(
+            RegionMask(
+                region.name,
+                mask,
+                region.threshold,
+                region.review_value,
+                region.grow_threshold,
+                region.min_area_px,
+                region.min_area_mm2,
+            )
+        )
     if free.any():
-        masks.append(RegionMask(REST, free, None, 0))
+        grow, area, mm2 = regions.grow_threshold, regions.min_area_px, regions.min_area_mm2
+        masks.append(RegionMask(REST, free, None, None, grow, area, mm2))
     if not masks:
         raise ConfigError("the ignore polygons cover everything, so nothing would be inspected")
     return tuple(masks)

@@ -10,7 +10,7 @@ import hashlib
 import io
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from ..errors import ConfigError, PlanError
 from .atomic import write_atomically
 from .preprocess import check_input_spec
 from .score_map import check_contract
-from .spec import Manifest, Member, Threshold
+from .spec import Manifest, Member, Regions, Threshold
 
 MANIFEST = "manifest.json"
 SCHEMA_FAMILY, SCHEMA_VERSION = "skrd4ad-plan", 1
@@ -122,11 +122,23 @@ def load_plan(path: Path | str) -> Plan:
 
 def replace_threshold(path: Path | str, threshold: Threshold) -> Plan:
     """Store `threshold` in the plan at `path`, atomically; every other member keeps its bytes."""
+    return _replace_in_manifest(path, lambda old: msgspec.structs.replace(old, threshold=threshold))
+
+
+def replace_regions(path: Path | str, regions: Regions) -> Plan:
+    """Store one camera's regions in the plan at `path`, atomically, in place of its old ones."""
+
+    def replaced(old: Manifest) -> Manifest:
+        others = tuple(one for one in old.regions if one.camera != regions.camera)
+        return msgspec.structs.replace(old, regions=(*others, regions))
+
+    return _replace_in_manifest(path, replaced)
+
+
+def _replace_in_manifest(path: Path | str, replaced: Callable[[Manifest], Manifest]) -> Plan:
     plan = load_plan(path)
-    manifest = msgspec.structs.replace(plan.manifest, threshold=threshold)
-    return write_plan(
-        plan.path, manifest, {name: bytes(plan.read(name)) for name in plan.members()}
-    )
+    members = {name: bytes(plan.read(name)) for name in plan.members()}
+    return write_plan(plan.path, replaced(plan.manifest), members)
 
 
 def parse_plan(data: bytes, path: Path) -> Plan:

@@ -126,6 +126,45 @@ class Threshold(Record, frozen=True, kw_only=True):
     revision: int = 1
     created: str = ""
     source: str = ""
+    camera: str = ""
+    """Identity of the camera whose pictures it was chosen on; empty means any."""
+
+
+class Region(Record, frozen=True, kw_only=True):
+    """A named part of the picture. `polygon` is x, y in pixels of it, whole = pixel centre.
+
+    score > threshold inside it is a reject; None means the plan's threshold. Scores up to and
+    including `review_value` are for review. A defect grows from above `threshold` over what is
+    above `grow_threshold`, and counts only when its area reaches both minima.
+    """
+
+    name: str
+    polygon: tuple[tuple[float, float], ...]
+    threshold: float | None = None
+    review_value: float | None = None
+    grow_threshold: float | None = None
+    min_area_px: float = 0
+    min_area_mm2: float = 0.0
+
+
+class Regions(Record, frozen=True, kw_only=True):
+    """Where to look in one camera's pictures. Drawn on one of `image_width` x `image_height`.
+
+    A map pixel belongs to the first that covers it of: an ignore polygon, the regions in order,
+    the rest of the image. The rest is judged with the plan's own threshold and with
+    `grow_threshold`, `min_area_px` and `min_area_mm2` of this record.
+    """
+
+    schema: str = "skrd4ad-regions/1"
+    image_width: int
+    image_height: int
+    ignore: tuple[tuple[tuple[float, float], ...], ...] = ()
+    regions: tuple[Region, ...] = ()
+    camera: str = ""
+    """Identity of the camera they were drawn for; empty means any."""
+    grow_threshold: float | None = None
+    min_area_px: float = 0
+    min_area_mm2: float = 0.0
 
 
 class TensorInfo(Record, frozen=True, kw_only=True):
@@ -202,3 +241,5 @@ class Manifest(Record, frozen=True, kw_only=True):
     proof: Proof
     members: dict[str, Member]
     threshold: Threshold | None = None
+    regions: tuple[Regions, ...] = ()
+    """One set for each camera at most; a station's own regions take their place."""

@@ -11,26 +11,20 @@ In both, admitted = results + dropped + waiting + in_flight, readable at any ins
 
 from __future__ import annotations
 
+import math
 import threading
-from collections import deque
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from .clock import SYSTEM_CLOCK, Clock
 from .health import Balance
 from .records import Announced, Frame, frame_without_image
+from .waiting import Seat, SeatOf, WaitingParts
+from .waiting import Ticket as Ticket
 
 Mode = Literal["every", "latest"]
 SUPERSEDED = "admission:superseded"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ticket:
-    """A frame that was admitted, and when (monotonic ns)."""
-
-    frame: Frame
-    admitted_mono_ns: int
 
 
 class Entrance(Protocol):
@@ -47,10 +41,12 @@ class Entrance(Protocol):
 class Admission:
     """Capture threads `admit`, the infer thread `take`s, the publish thread `settle`s.
 
-    `depth` bounds what waits in `every` mode; `in_flight_limit` bounds what was taken and has no
-    result yet, so that memory is bounded however slow the publisher is. After `part_limit` parts
-    it closes by itself. `on_admitted` is called for every admitted part, in the thread that admits
-    it and before anybody can take it; it must return in microseconds and not call back.
+    `depth` bounds what waits of each camera in `every` mode; `in_flight_limit` bounds what was
+    taken and has no result yet, so that memory is bounded however slow the publisher is. After
+    `part_limit` parts it closes by itself. `on_admitted` is called for every admitted part, in the
+    thread that admits it and before anybody can take it; it returns in microseconds and does not
+    call back.
+    `seat_of` says which parts may be taken together; a part waits at most `batch_wait_ns` for more.
     """
 
     def __init__(
@@ -61,6 +57,8 @@ class Admission:
         part_limit: int | None = None,
         clock: Clock = SYSTEM_CLOCK,
         on_admitted: Callable[[Announced], None] = lambda part: None,
+        seat_of: SeatOf = lambda camera: Seat(),
+        batch_wait_ns: int = 0,
     ) -> None:
         if depth < 1 or in_flight_limit < 1:
             raise ValueError("depth and in_flight_limit are at least 1")
@@ -70,11 +68,11 @@ class Admission:
         self._part_limit = part_limit
         self._clock = clock
         self._on_admitted = on_admitted
+        self._seat_of, self._batch_wait_ns = seat_of, batch_wait_ns
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._work = threading.Condition(self._lock)
-        self._queue: deque[Ticket] = deque()
-        self._slots: dict[str, Ticket] = {}
+        self._waiting = WaitingParts()
         self._announced: dict[tuple[str, int], Announced] = {}
         self._under_way: dict[str, int] = {}
         self._closed = False
@@ -93,17 +91,15 @@ class Admission:
         """
         with self._lock:
             if self.mode == "every":
-                if not self._room.wait_for(self._has_room, timeout_s) or self._closed:
-                    return False
-                self._queue.append(Ticket(frame, self._clock.mono_ns()))
-            else:
-                if self._closed:
-                    return False
-                if frame.camera in self._slots:
-                    self._under_way[frame.camera] -= 1
-                    self._count_drop(SUPERSEDED)
-                # Assigning keeps a waiting camera's place in the order, so none is starved.
-                self._slots[frame.camera] = Ticket(frame, self._clock.mono_ns())
+                self._room.wait_for(lambda: self._has_room(frame.camera), timeout_s)
+            if self._closed or not self._has_room(frame.camera):
+                return False
+            ticket = Ticket(frame, self._clock.mono_ns())
+            if self.mode == "every":
+                self._waiting.append(ticket)
+            elif self._waiting.replace(ticket):
+                self._under_way[frame.camera] -= 1
+                self._count_drop(SUPERSEDED)
             # Under the lock, so that nobody can take the part before it was announced.
             self._count_admitted(frame.announced())
             self._work.notify()
@@ -132,33 +128,44 @@ class Admission:
         with self._lock:
             if self._announced.pop((frame.camera, frame.camera_seq), None) is None:
                 raise RuntimeError("a part was delivered twice, or was never announced")
-            self._queue.append(Ticket(frame, self._clock.mono_ns()))
+            self._waiting.append(Ticket(frame, self._clock.mono_ns()))
             self._work.notify()
 
     def take(self, limit: int = 1, timeout_s: float | None = 0.0) -> list[Ticket] | None:
-        """Up to `limit` waiting parts, oldest first; [] when none came; None when closed and empty.
+        """Up to `limit` waiting parts of one plan; [] when none came; None when closed and empty.
 
-        Never waits for a batch to fill: what is there is taken.
+        The part that waits longest is among them, or a batch of another plan is full.
         """
         with self._lock:
             self._takers_waiting += 1
-            self._work.wait_for(self._may_take, timeout_s)
+            first = self._first_of_batch(limit, timeout_s)
             self._takers_waiting -= 1
-            if self._closed and not (self._queue or self._slots or self._announced):
-                return None
-            room = self._in_flight_limit - len(self._in_flight)
-            tickets: list[Ticket] = []
-            while len(tickets) < min(limit, room):
-                if self._queue:
-                    tickets.append(self._queue.popleft())
-                elif self._slots:
-                    tickets.append(self._slots.pop(next(iter(self._slots))))
-                else:
-                    break
+            if first is None:
+                over = self._closed and not (self._waiting.count or self._announced)
+                return None if over else []
+            tickets = self._waiting.take(first, self._seat_of, min(limit, self._flight_room))
             self._in_flight.update((id(ticket), ticket) for ticket in tickets)
-            if tickets:
-                self._room.notify(len(tickets))
+            self._room.notify_all()
             return tickets
+
+    def _first_of_batch(self, limit: int, timeout_s: float | None) -> str | None:
+        """The camera whose part begins the next batch; None when the time is up or all is over."""
+        until_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while not (self._closed and not self._waiting.count and not self._announced):
+            wait_s = until_s - time.monotonic()
+            room = min(limit, self._flight_room)
+            if room > 0:
+                # What is left at the end does not wait for parts that cannot come.
+                patience_ns = 0 if self._closed else self._batch_wait_ns
+                due = self._waiting.due(self._seat_of, room, patience_ns, self._clock.mono_ns())
+                if isinstance(due, str):
+                    return due
+                if due is not None:
+                    wait_s = min(wait_s, due / 1e9)
+            if until_s <= time.monotonic():
+                return None
+            self._work.wait(None if wait_s == math.inf else wait_s)
+        return None
 
     def settle(self, ticket: Ticket) -> None:
         """One taken part has its result."""
@@ -197,10 +204,7 @@ class Admission:
             self._close()
             now_ns = self._clock.mono_ns()
             without = [frame_without_image(part, "stopped") for part in self._announced.values()]
-            waiting = [*self._queue, *self._slots.values()]
-            waiting += [Ticket(frame, now_ns) for frame in without]
-            self._queue.clear()
-            self._slots.clear()
+            waiting = [*self._waiting.clear(), *(Ticket(frame, now_ns) for frame in without)]
             self._announced.clear()
             self._in_flight.update((id(ticket), ticket) for ticket in waiting)
             return list(self._in_flight.values())
@@ -211,7 +215,7 @@ class Admission:
                 admitted=self._admitted,
                 results=self._results,
                 dropped=dict(self._dropped),
-                waiting=len(self._queue) + len(self._slots) + len(self._announced),
+                waiting=self._waiting.count + len(self._announced),
                 in_flight=len(self._in_flight),
             )
 
@@ -224,15 +228,18 @@ class Admission:
         """Whether a frame of `camera` is better prepared before it is admitted: the infer thread
         is busy, and the frame will not just replace one that waits. A hint, read without the lock.
         """
-        return not self._takers_waiting and (self.mode == "every" or camera not in self._slots)
+        if self._takers_waiting:
+            return False
+        return self.mode == "every" or not self._waiting.waiting(camera)
 
-    def _has_room(self) -> bool:
-        return self._closed or len(self._queue) < self._depth
+    def _has_room(self, camera: str) -> bool:
+        if self._closed or self.mode == "latest":
+            return True
+        return self._waiting.waiting(camera) < self._depth
 
-    def _may_take(self) -> bool:
-        if not self._queue and not self._slots:
-            return self._closed and not self._announced
-        return len(self._in_flight) < self._in_flight_limit
+    @property
+    def _flight_room(self) -> int:
+        return self._in_flight_limit - len(self._in_flight)
 
     def _end_flight(self, ticket: Ticket) -> None:
         if self._in_flight.pop(id(ticket), None) is None:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -44,6 +44,7 @@ from .health import Quantiles
 from .interpreter import prefer_short_waits, settle_memory
 from .judge import warm_up
 from .line import run_line
+from .line_plan import LinePlan
 from .line_records import LineSettings, LineSummary
 from .publish import Publisher, PublishSettings
 
@@ -179,7 +180,7 @@ def _line(source: Source, make_engine: Callable[[], Engine]) -> LineRun:
     listener: list[subprocess.Popen[bytes]] = []
     began_cpu_s = 0.0
 
-    def listen(engine: Engine) -> None:
+    def listen(engines: Sequence[Engine]) -> None:
         nonlocal began_cpu_s
         command = [sys.executable, "-m", "skrd4ad", "listen", "--json", "--connect"]
         listener.append(
@@ -196,8 +197,7 @@ def _line(source: Source, make_engine: Callable[[], Engine]) -> LineRun:
     try:
         summary = run_line(
             [CameraSettings("cam0", lambda: source)],
-            make_engine,
-            _NEVER,
+            [LinePlan(make_engine, _NEVER)],
             publisher,
             settings,
             threading.Event(),

@@ -14,13 +14,15 @@ import logging
 import math
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
 
 from ..engine.atomic import write_atomically
 from ..engine.backends.base import BACKEND_CHOICES, Engine, open_engine
 from ..engine.images import write_png
-from ..engine.plan import load_plan
-from ..engine.spec import Threshold
+from ..engine.plan import Plan
 from ..errors import CameraError, ConfigError
 from .admission import Ticket
 from .capture.base import frame_of
@@ -28,8 +30,12 @@ from .capture.still_folder import find_images, read_shot
 from .clock import SYSTEM_CLOCK, Clock
 from .judge import judge, result_of, warm_up
 from .overlay import draw_overlay
-from .readiness import plan_threshold, teacher_warning
+from .readiness import teacher_warning
 from .records import Frame, Result, Verdict
+from .rulebook import Rulebook
+from .station import Station, StationCamera, camera_names, host_name, load_station
+from .station_plans import station_plans
+from .view import View
 
 log = logging.getLogger(__name__)
 EXIT_UNREADABLE = 2
@@ -38,7 +44,16 @@ COLUMNS = ("name", "verdict", "score", "threshold", "reasons", "defects", "detai
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--plan", type=Path, required=True, metavar="F", help="the plan")
+    parser.add_argument("--plan", type=Path, metavar="F", help="the plan (or the station's)")
+    parser.add_argument(
+        "--station", type=Path, metavar="F", help="see the files as a camera of this station does"
+    )
+    parser.add_argument("--camera", metavar="NAME", help="which camera's regions and correction")
+    parser.add_argument(
+        "--corrected",
+        action="store_true",
+        help="the files come from the archive: corrected already, do not do it twice",
+    )
     parser.add_argument(
         "images", type=Path, nargs="+", metavar="IMAGES", help="image files or folders"
     )
@@ -50,8 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    plan = load_plan(arguments.plan)
-    threshold = plan_threshold(plan)
+    plan, seen = seen_by(arguments)
     files = list_files(arguments.images)
     warning = teacher_warning(plan.manifest)
     if warning:
@@ -59,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     counts = dict.fromkeys((verdict.value for verdict in Verdict), 0)
     with open_engine(plan, arguments.backend) as engine:
         warm_up(engine, runs=1)
-        inspected = inspect_files(engine, threshold, files)
+        inspected = inspect_files(engine, seen, files)
         for row in _report(arguments, _with_overlays(inspected, arguments.out)):
             counts[row["verdict"]] += 1
     if not (arguments.json or arguments.csv):
@@ -87,16 +101,62 @@ def list_files(paths: Iterable[Path]) -> list[tuple[Path, str]]:
     return files
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """As which camera the files are seen, and by what they are judged."""
+
+    camera: str
+    view: View
+    rulebook: Rulebook
+
+
+def seen_by(arguments: argparse.Namespace) -> tuple[Plan, Seen]:
+    """The plan and the camera that the options name, as `stream` would have them.
+
+    Raises what is wrong with either, as `stream` does.
+    """
+    station = load_station(arguments.station) if arguments.station else Station()
+    if arguments.plan is not None:
+        station = msgspec.structs.replace(station, plan=str(arguments.plan))
+    if arguments.station is None:
+        name = arguments.camera or CAMERA
+        camera = StationCamera(uri="dir:.", name=name)
+    else:
+        name, camera = _station_camera(station, arguments.camera)
+    if arguments.plan is not None:
+        camera = msgspec.structs.replace(camera, plan=None)
+    one = msgspec.structs.replace(station, cameras=(camera,), backend=arguments.backend)
+    (plan,), (line_plan,) = station_plans(one, station.box or host_name())
+    assert line_plan.views is not None, "a station's plans have a view of each camera"
+    view = line_plan.views[name]
+    if arguments.corrected and view.correction is not None:
+        view = replace(view, correction=view.correction.scale_only())
+    return plan, Seen(name, view, Rulebook(line_plan.threshold, line_plan.model))
+
+
+def _station_camera(station: Station, wanted: str | None) -> tuple[str, StationCamera]:
+    named = dict(zip(camera_names(station), station.cameras, strict=True))
+    if wanted is None and len(named) == 1:
+        return next(iter(named.items()))
+    if wanted not in named:
+        raise ConfigError(
+            f"the station has no camera '{wanted}'" if wanted else "which camera is meant?",
+            f"--camera, one of {', '.join(named)}",
+        )
+    return wanted, msgspec.structs.replace(named[wanted], name=wanted)
+
+
 def inspect_files(
     engine: Engine,
-    threshold: Threshold,
+    seen: Seen,
     files: Iterable[tuple[Path, str]],
     clock: Clock = SYSTEM_CLOCK,
 ) -> Iterator[tuple[Frame, Result]]:
     """Each file with its one result, in order; an unreadable file gives an `err`."""
     for number, (path, name) in enumerate(files, start=1):
-        frame = frame_of(read_shot(path, name, number, clock), CAMERA, number)
-        judged = judge(engine, threshold, [Ticket(frame, clock.mono_ns())], clock)[0]
+        frame = frame_of(read_shot(path, name, number, clock), seen.camera, number)
+        ticket = Ticket(frame, clock.mono_ns())
+        judged = judge(engine, seen.rulebook, lambda camera: seen.view, [ticket], clock)[0]
         yield frame, result_of(judged, judged.decision, clock.mono_ns())
 
 
@@ -125,10 +185,14 @@ def as_json(result: Result, overlay: str = "") -> str:
             "reasons": result.reasons,
             "defects": [
                 {
+                    "region": defect.region,
                     "score": defect.score,
+                    "threshold": defect.threshold,
                     "area_px": defect.area_px,
+                    "area_mm2": defect.area_mm2,
                     "bbox_px": defect.bbox_px,
                     "peak_px": defect.peak_px,
+                    "contour_px": defect.contour_px,
                 }
                 for defect in result.defects
             ],
@@ -142,12 +206,12 @@ def as_json(result: Result, overlay: str = "") -> str:
 def _with_overlays(
     inspected: Iterable[tuple[Frame, Result]], out: Path | None
 ) -> Iterator[tuple[Result, str]]:
-    for frame, result in inspected:
+    for _, result in inspected:
         overlay = ""
-        if out is not None and frame.pixels is not None:
+        if out is not None and result.pixels is not None:
             # The suffix stays in the name: a.png and a.jpg are two parts.
             path = out / "overlays" / f"{result.name}.{result.verdict.value}.png"
-            write_png(path, draw_overlay(frame.pixels, result))
+            write_png(path, draw_overlay(result.pixels, result))
             overlay = str(path)
         yield result, overlay
 

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.backends.base import Engine
-from ..engine.preprocess import map_to_image
-from ..engine.spec import InputSpec, Threshold
+from ..errors import ConfigError
+from . import wire_messages as wire
 from .admission import Ticket
 from .clock import Clock
-from .decide import Decision, Rule, decide, uninspected
+from .decide import Decision, decide, uninspected
 from .defects import Place
 from .prepare import prepared_for
-from .records import Affine, Latency, Result
+from .records import Affine, Latency, Prepared, Result
+from .rulebook import Rulebook
+from .view import View
 
 log = logging.getLogger(__name__)
 
@@ -36,35 +38,36 @@ class Judged:
     preprocessed_ns: int
     inferred_ns: int
     decided_ns: int
+    pixels: NDArray[np.uint8] | None = None
+    """The corrected picture."""
     anomaly_map: NDArray[np.float32] | None = None
     map_to_image: Affine | None = None
+    model: wire.ModelFields | None = None
+    """What judged it, or would have."""
 
 
 def judge(
-    engine: Engine, threshold: Threshold, tickets: Sequence[Ticket], clock: Clock
+    engine: Engine,
+    rulebook: Rulebook,
+    view_of: Callable[[str], View],
+    tickets: Sequence[Ticket],
+    clock: Clock,
 ) -> list[Judged]:
-    """One `Judged` per ticket, in order. At most `engine.manifest.batch` tickets."""
-    spec = engine.manifest.input
+    """One `Judged` per ticket, in order. At most `engine.manifest.batch` tickets.
+
+    `view_of` gives the view of a camera.
+    """
     taken_ns = clock.mono_ns()
-    inputs: list[NDArray[np.float32] | Decision] = [
-        _network_input(ticket, spec, threshold.value, clock) for ticket in tickets
+    prepared = [
+        prepared_for(ticket.frame, view_of(ticket.frame.camera), clock) for ticket in tickets
     ]
     preprocessed_ns = clock.mono_ns()
-    usable = [value for value in inputs if not isinstance(value, Decision)]
-    outputs = iter(_infer(engine, usable, threshold.value))
+    outputs = iter(_infer(engine, [one.values for one in prepared if one.values is not None]))
     inferred_ns = clock.mono_ns()
     judged = []
-    for ticket, value in zip(tickets, inputs, strict=True):
-        output = value if isinstance(value, Decision) else next(outputs)
-        if isinstance(output, Decision):
-            decision, anomaly_map, transform = output, None, None
-        else:
-            anomaly_map, score = output
-            size = _image_size(ticket)
-            transform = map_to_image(spec, size)
-            rule = Rule(threshold.value, threshold.review_value)
-            contract, place = engine.manifest.score, Place(transform, size)
-            decision = decide(anomaly_map, score, (rule,), contract, place)
+    for ticket, one in zip(tickets, prepared, strict=True):
+        output = None if one.values is None else next(outputs)
+        decision, place = _decided(ticket, one, output, engine, rulebook)
         judged.append(
             Judged(
                 ticket=ticket,
@@ -73,17 +76,53 @@ def judge(
                 preprocessed_ns=preprocessed_ns,
                 inferred_ns=inferred_ns,
                 decided_ns=clock.mono_ns(),
-                anomaly_map=anomaly_map,
-                map_to_image=transform,
+                pixels=one.pixels,
+                anomaly_map=output.anomaly_map if isinstance(output, _Output) else None,
+                map_to_image=None if place is None else place.map_to_image,
+                model=rulebook.model,
             )
         )
     return judged
 
 
-def not_judged(ticket: Ticket, reason: str, detail: str, threshold: float, now_ns: int) -> Judged:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Output:
+    """What the network said of one part."""
+
+    anomaly_map: NDArray[np.float32]
+    score: float
+
+
+def _decided(
+    ticket: Ticket,
+    prepared: Prepared,
+    output: _Output | str | None,
+    engine: Engine,
+    rulebook: Rulebook,
+) -> tuple[Decision, Place | None]:
+    """The decision, and where the map lies in the picture when there is a map."""
+    camera = ticket.frame.camera
+    if output is None:
+        return uninspected(prepared.failure, prepared.detail, rulebook.value(camera)), None
+    if isinstance(output, str):
+        return uninspected("engine", output, rulebook.value(camera)), None
+    view, pixels = prepared.view, prepared.pixels
+    assert isinstance(view, View), "prepared for a view"
+    assert pixels is not None, "a part without pixels never reaches the network"
+    size = pixels.shape[0], pixels.shape[1]
+    try:
+        rules = rulebook.rules(camera, view, size)
+    except ConfigError as error:
+        return uninspected("wrong_image", str(error), rulebook.value(camera)), None
+    place = Place(view.transform(size), size, prepared.image_to_mm)
+    contract = engine.manifest.score
+    return decide(output.anomaly_map, output.score, rules, contract, place), place
+
+
+def not_judged(ticket: Ticket, reason: str, detail: str, rulebook: Rulebook, now_ns: int) -> Judged:
     """The `err` of a part that never reached the network."""
-    decision = uninspected(reason, detail, threshold)
-    return Judged(ticket, decision, now_ns, now_ns, now_ns, now_ns)
+    decision = uninspected(reason, detail, rulebook.value(ticket.frame.camera))
+    return Judged(ticket, decision, now_ns, now_ns, now_ns, now_ns, model=rulebook.model)
 
 
 def result_of(judged: Judged, decision: Decision, now_ns: int) -> Result:
@@ -122,7 +161,8 @@ def result_of(judged: Judged, decision: Decision, now_ns: int) -> Result:
         simulated=frame.simulated,
         detail=decision.detail or frame.detail,
         truth=frame.truth,
-        pixels=frame.pixels,
+        pixels=frame.pixels if judged.pixels is None else judged.pixels,
+        model=judged.model,
         anomaly_map=judged.anomaly_map if decision.evaluated else None,
         map_to_image=judged.map_to_image if decision.evaluated else None,
     )
@@ -132,25 +172,8 @@ def _us(start_ns: int, end_ns: int) -> int:
     return max(0, end_ns - start_ns) // 1000
 
 
-def _image_size(ticket: Ticket) -> tuple[int, int]:
-    pixels = ticket.frame.pixels
-    assert pixels is not None, "a part without pixels never reaches the network"
-    return pixels.shape[0], pixels.shape[1]
-
-
-def _network_input(
-    ticket: Ticket, spec: InputSpec, threshold: float, clock: Clock
-) -> NDArray[np.float32] | Decision:
-    prepared = prepared_for(ticket.frame, spec, clock)
-    if prepared.values is None:
-        return uninspected(prepared.failure, prepared.detail, threshold)
-    return prepared.values
-
-
-def _infer(
-    engine: Engine, inputs: Sequence[NDArray[np.float32]], threshold: float
-) -> Sequence[tuple[NDArray[np.float32], float] | Decision]:
-    """(map, score) for each input, or the `err` of an input that the engine failed on."""
+def _infer(engine: Engine, inputs: Sequence[NDArray[np.float32]]) -> Sequence[_Output | str]:
+    """What the network says of each input; a text for one that the engine failed on."""
     if not inputs:
         return ()
     try:
@@ -159,10 +182,10 @@ def _infer(
         # Backends raise classes of their own. Whatever it was, these parts were not inspected,
         # and in a batch only the one that breaks the engine shall suffer for it.
         if len(inputs) > 1:
-            return [_infer(engine, [one], threshold)[0] for one in inputs]
+            return [_infer(engine, [one])[0] for one in inputs]
         log.exception("the engine failed on a part")
-        return [uninspected("engine", f"{type(error).__name__}: {error}", threshold)]
-    return [(maps[index], float(scores[index])) for index in range(len(inputs))]
+        return [f"{type(error).__name__}: {error}"]
+    return [_Output(maps[index], float(scores[index])) for index in range(len(inputs))]
 
 
 def warm_up(engine: Engine, runs: int = 3) -> None:

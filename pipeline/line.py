@@ -1,7 +1,7 @@
 """The line: camera -> admit -> judge -> publish, from the first open to BYE.
 
     camera thread(s)   grab, stamp, admit           owns its driver    (capture/camera.py)
-    infer thread       take, judge, hand over       owns the engine    (infer_stage.py)
+    infer thread       take, judge, hand over       owns the engines   (infer_stage.py)
     publish thread     conclude, send, settle       owns the sockets   (publish_stage.py)
     the caller         opens, watches, stops
 
@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from ..engine.backends.base import Engine
-from ..engine.spec import Threshold
 from ..errors import EngineError, NetworkError
 from . import wire_messages as wire
 from .admission import Admission
@@ -27,8 +26,10 @@ from .control_port import LineControl
 from .health import health_fields
 from .infer_stage import InferStage
 from .line_control import RunningLine
+from .line_plan import LinePlan, seats
 from .line_records import LineSettings, LineSummary
 from .outlet import Alarm, Finish, Outlet, State
+from .plan_change import LoadPlan, PlanChanges
 from .prepare import prepared_early
 from .publish_stage import PublishStage
 from .records import Announced, Frame
@@ -45,44 +46,45 @@ STALLED_AFTER_NS = 5_000_000_000
 
 def run_line(
     cameras: Sequence[CameraSettings],
-    open_engine: Callable[[], Engine],
-    threshold: Threshold,
+    plans: Sequence[LinePlan],
     outlet: Outlet,
     settings: LineSettings,
     stop: threading.Event,
-    on_ready: Callable[[Engine], None] = lambda engine: None,
+    on_ready: Callable[[Sequence[Engine]], None] = lambda engines: None,
     on_alive: Callable[[], object] = lambda: None,
     clock: Clock = SYSTEM_CLOCK,
     on_admitted: Callable[[Announced], None] = lambda part: None,
     on_refused: Callable[[Refused], None] = lambda refused: None,
     on_control: Callable[[LineControl], None] = lambda control: None,
+    load_plan: LoadPlan | None = None,
 ) -> LineSummary:
     """Run until every source has ended, the part limit is reached, or `stop` is set.
 
     `on_alive` is called about once a second while all stages make progress (for a watchdog).
     `on_admitted` is called for every admitted part, at its trigger or when its frame came, before
     its result can exist; `on_refused` for a trigger that was refused (both return in microseconds).
-    `on_control` is called once, when the line is ready, with what changes it while it runs.
+    `on_control` is called once, when the line is ready, with what changes it while it runs;
+    `load_plan` gives the plan that an order names (None: such orders are refused).
     Raises CameraError, EngineError or NetworkError when the line cannot start, or when a thread
     fails later on; parts admitted until then have their results.
     """
     line = _Line(
         cameras,
-        open_engine,
-        threshold,
+        plans,
         outlet,
         settings,
         on_alive,
         clock,
         on_admitted,
         on_refused,
+        load_plan,
         stop,
     )
     try:
         line.start(stop)
         if line.ready(stop):
             on_control(line.control)  # first: who reads READY may give an order at once
-            on_ready(line.engine())
+            on_ready(line.engines())
             line.wait_for_subscribers(stop)
             line.run(stop)
     finally:
@@ -97,24 +99,29 @@ class _Line:
     def __init__(
         self,
         cameras: Sequence[CameraSettings],
-        open_engine: Callable[[], Engine],
-        threshold: Threshold,
+        plans: Sequence[LinePlan],
         outlet: Outlet,
         settings: LineSettings,
         on_alive: Callable[[], object],
         clock: Clock,
         on_admitted: Callable[[Announced], None],
         on_refused: Callable[[Refused], None],
+        load_plan: LoadPlan | None,
         stop: threading.Event,
     ) -> None:
         self._settings, self._on_alive, self._clock = settings, on_alive, clock
         self._changed = threading.Event()
+        names = [one.name for one in cameras]
+        self._slots = seats(plans, names, settings.depth if settings.mode == "every" else 1)
+        self._plan_changes = PlanChanges(load_plan, lambda alarm: self._publish.post(alarm))
         self._admission = Admission(
             settings.mode,
             settings.depth,
             part_limit=settings.part_limit,
             clock=clock,
             on_admitted=on_admitted,
+            seat_of=lambda camera: self._infer.seat_of(camera),
+            batch_wait_ns=round(settings.batch_wait_ms * 1e6),
         )
         self._doors = {
             one.name: TriggerDoor(
@@ -129,19 +136,19 @@ class _Line:
             for one in cameras
             if one.trigger is not None
         }
-        self.control = RunningLine([one.name for one in cameras], threshold, stop.set, self._doors)
+        self.control = RunningLine(self._slots, self._plan_changes, stop.set, self._doors)
         self._publish = PublishStage(
             outlet,
             self._admission,
             settings,
             clock,
             self._health,
-            lambda: self._infer.threshold.value,
+            lambda camera: self._infer.rulebook_of(camera),
             self._changed,
         )
         self._infer = InferStage(
-            open_engine,
-            self.control,
+            self._slots,
+            self._plan_changes,
             self._admission,
             self._publish.post,
             settings,
@@ -177,7 +184,7 @@ class _Line:
             camera.open()
         for door in self._doors.values():
             door.start()
-        if not self._await(stop, lambda: self._infer.engine is not None):
+        if not self._await(stop, lambda: self._infer.ready):
             return
 
     def wait_for_subscribers(self, stop: threading.Event) -> None:
@@ -189,9 +196,8 @@ class _Line:
             "start the listeners, or leave out --wait-subscribers",
         )
 
-    def engine(self) -> Engine:
-        assert self._infer.engine is not None
-        return self._infer.engine
+    def engines(self) -> list[Engine]:
+        return [slot.now.engine for slot in self._slots if slot.now is not None]
 
     def run(self, stop: threading.Event) -> None:
         """Let the cameras go, until there is nothing more to admit."""
@@ -222,7 +228,7 @@ class _Line:
             self._publish_thread.join(STOP_LIMIT_S)
 
     def ready(self, stop: threading.Event) -> bool:
-        return self._infer.engine is not None and not self._ending(stop)
+        return self._infer.ready and not self._ending(stop)
 
     def raise_failure(self) -> None:
         failures = [self._failure, *(camera.failure for camera in self._cameras)]
@@ -316,7 +322,9 @@ class _Line:
 
     def _prepared_early(self, frame: Frame) -> Frame:
         """Called in the camera's thread."""
-        return prepared_early(frame, self._admission, self._infer.engine, self._clock)
+        return prepared_early(
+            frame, self._admission, self._infer.view_of(frame.camera), self._clock
+        )
 
     def _enter(self, state: wire.State, text: str = "") -> None:
         if state != self._state:
@@ -351,6 +359,6 @@ class _Line:
             cameras=cameras,
             latency=self._publish.latencies.quantiles(),
             balance=self._admission.balance(),
-            backend=self._infer.engine.description if self._infer.engine else "",
+            backend=self._infer.description,
             stalled=("infer",) if infer_stalls and self._infer_thread.is_alive() else (),
         )

@@ -16,6 +16,9 @@ class LineSettings:
 
     mode: Mode = "every"
     depth: int = 2
+    """How many parts of each camera may wait in mode `every`."""
+    batch_wait_ms: float = 0.0
+    """How long a part may wait for others that are judged together with it."""
     part_limit: int | None = None
     deadline_ms: float | None = None
     on_late: OnLate = "err"

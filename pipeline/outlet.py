@@ -18,7 +18,6 @@ class Outlet(Protocol):
     def send_result(self, result: Result, dropped_since_boot: int = 0) -> int: ...
     def send_state(self, state: wire.State, text: str = "") -> int: ...
     def send_alarm(self, name: str, active: bool, text: str = "", camera: str = "") -> int: ...
-    def set_threshold_revision(self, revision: int) -> None: ...
     def heartbeat_if_due(self, snapshot: Callable[[], wire.HealthFields]) -> bool: ...
     @property
     def subscribers(self) -> int: ...
@@ -44,16 +43,9 @@ class Alarm:
     camera: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """From the next event on, name this revision of the threshold."""
-
-    revision: int
-
-
 class Finish:
     """Publish what has no result yet as `err`, say BYE, and end."""
 
 
-Item = Judged | State | Alarm | Revision | Finish
+Item = Judged | State | Alarm | Finish
 """What travels to the publish thread, in the order in which it is to be sent."""

@@ -6,7 +6,6 @@ not keep up, and nobody else notices. Option values are the measured ones of doc
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import secrets
 import time
@@ -149,14 +148,6 @@ class Publisher:
     def last_result(self, camera: str) -> list[bytes]:
         """The parts of the `res` sent last for this camera. Publish thread only."""
         return self._last_results[camera]
-
-    def set_model(self, model: fields.ModelFields) -> None:
-        """Name another plan in all results from now on."""
-        self._context = dataclasses.replace(self._context, model=wire.bounded_model(model))
-
-    def set_threshold_revision(self, revision: int) -> None:
-        """Name this revision of the threshold in all results from now on. Publish thread only."""
-        self.set_model(msgspec.structs.replace(self._context.model, thr_rev=revision))
 
     def send_result(self, result: Result, dropped_since_boot: int = 0) -> int:
         """Publish one result, then its map if the policy asks for it. Returns its seq.

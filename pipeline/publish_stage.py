@@ -15,7 +15,8 @@ from .health import CameraLatencies
 from .infer_stage import stopped
 from .judge import Judged, result_of
 from .line_records import LineSettings
-from .outlet import Alarm, Finish, Item, Outlet, Revision, State
+from .outlet import Alarm, Finish, Item, Outlet, State
+from .rulebook import Rulebook
 
 _IDLE_S = 0.1
 
@@ -23,7 +24,8 @@ _IDLE_S = 0.1
 class PublishStage:
     """Other threads `post`; nothing else reaches the outlet. `changed` wakes the caller.
 
-    `health` is called in this thread for every heartbeat, `threshold` for parts that nobody judged.
+    `health` is called in this thread for every heartbeat, `rulebook_of` a camera for parts that
+    nobody judged.
     """
 
     def __init__(
@@ -33,11 +35,11 @@ class PublishStage:
         settings: LineSettings,
         clock: Clock,
         health: Callable[[], wire.HealthFields],
-        threshold: Callable[[], float],
+        rulebook_of: Callable[[str], Rulebook],
         changed: threading.Event,
     ) -> None:
         self._outlet, self._admission, self._settings = outlet, admission, settings
-        self._clock, self._health, self._threshold = clock, health, threshold
+        self._clock, self._health, self._rulebook_of = clock, health, rulebook_of
         self._changed = changed
         self._outbox: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._engine_watch = EngineWatch(outlet.send_alarm)
@@ -61,7 +63,8 @@ class PublishStage:
                 if not self.subscribed.is_set():
                     self._look_for_subscribers()
             for ticket in self._admission.unsettled():
-                self._publish_part(stopped(ticket, self._threshold(), self._clock.mono_ns()))
+                rulebook = self._rulebook_of(ticket.frame.camera)
+                self._publish_part(stopped(ticket, rulebook, self._clock.mono_ns()))
         finally:
             outlet.close()
 
@@ -76,8 +79,6 @@ class PublishStage:
             self._publish_part(item)
         elif isinstance(item, State):
             self._outlet.send_state(item.state, item.text)
-        elif isinstance(item, Revision):
-            self._outlet.set_threshold_revision(item.revision)
         elif isinstance(item, Alarm):
             self._outlet.send_alarm(item.name, item.active, item.text, item.camera)
 

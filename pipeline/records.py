@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.spec import InputSpec
+from .wire_messages import ModelFields
 
 CaptureSource = Literal["device", "driver", "receive", "file"]
 PartMatch = Literal["exact", "time", "fifo", "none"]
@@ -61,14 +61,18 @@ class Announced:
 class Prepared:
     """A frame as the network takes it, or why it cannot be taken; made by `prepare.prepare`."""
 
-    spec: InputSpec
-    """For which network; another one prepares anew."""
+    view: object
+    """For which view (view.py); another one prepares anew."""
     values: NDArray[np.float32] | None
     """(3, height, width); None when there is nothing to infer."""
-    failure: str
+    pixels: NDArray[np.uint8] | None
+    """(height, width, 3) RGB, corrected; as captured where that could not be done."""
+    image_to_mm: Homography | None = None
+    """Pixel of `pixels` -> mm, 3 x 3 row by row, where the camera's scale is known."""
+    failure: str = ""
     """One of the reasons of docs/wire.md; empty when `values` are there."""
-    detail: str
-    took_ns: int
+    detail: str = ""
+    took_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,6 +191,8 @@ class Result:
     anomaly_map: NDArray[np.float32] | None = None
     """(height, width) of the network input; None when not evaluated."""
     pixels: NDArray[np.uint8] | None = None
-    """(height, width, 3) RGB as captured, for pictures and archive; None when there is none."""
+    """(height, width, 3) RGB as judged, for pictures and archive; None when there is none."""
+    model: ModelFields | None = None
+    """What judged it; None where nothing did."""
     map_to_image: Affine | None = None
     """Affine map-to-image transform (sx, 0, tx, 0, sy, ty): x_image = sx * x_map + tx."""

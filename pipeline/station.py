@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import socket
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,12 +20,14 @@ import msgspec.inspect
 import yaml
 from msgspec import Meta
 
+from ..calibration.regions import Regions
 from ..engine.backends.base import BackendChoice
+from ..engine.spec import Roi
 from ..errors import ConfigError
 from .admission import Mode
 from .archive import ArchiveSettings
 from .capture.camera import FROZEN_AFTER, HANG_LIMIT_S, CameraSettings
-from .capture.uri import is_live, open_source, parse_uri, redacted
+from .capture.uri import CameraUri, is_live, open_source, parse_uri, redacted
 from .decide import OnLate
 from .journal import JournalSettings
 from .line_records import LineSettings
@@ -48,6 +52,22 @@ class StationCamera(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A driver call that takes longer hangs; its thread is replaced."""
     trigger: TriggerSettings | None = None
     """A camera that takes a picture for every order (docs/line.md); else it runs by itself."""
+    plan: str | None = None
+    """Which of `plans` judges it; the station's `plan` where left out."""
+    identity: str | None = None
+    """Under which name it was calibrated, where that is neither its name nor its device."""
+    flat_field: str | None = None
+    """File of `calibrate flatfield`."""
+    lens: str | None = None
+    """File of `calibrate camera`: straight lines, and the scale where it has a plane."""
+    part_template: str | None = None
+    """File of `calibrate part`: every picture is moved so that the part lies in its place."""
+    mm_per_px: Annotated[float, POSITIVE] | None = None
+    """Scale of a camera that looks straight down, for areas in mm2."""
+    roi: Roi | None = None
+    """What the network sees of the corrected picture, in place of the plan's."""
+    regions: Regions | str | None = None
+    """Regions written here, or their file; `none`: none, also where the plan has some."""
 
 
 class Station(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,10 +79,18 @@ class Station(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     backend: BackendChoice = "auto"
     require: Literal["onnxruntime", "tensorrt", "torch-cuda"] | None = None
     """Refuse a plan for any other backend, so that a line never silently runs far slower."""
+    plans: dict[str, str] = {}
+    """Further plans by name, for cameras that say `plan: NAME`."""
+    plan_folder: str | None = None
+    """Where orders to change the plan may take it from; beside it, only the plans named here."""
+    regions_folder: str | None = None
+    """Where `serve --regions` keeps what was drawn: FOLDER/<box>/<camera>.yaml."""
     cameras: tuple[StationCamera, ...] = ()
     mode: Mode | None = None
     depth: Annotated[int, Meta(ge=1, le=64)] = 2
-    """How many parts may wait in mode `every`."""
+    """How many parts of each camera may wait in mode `every`."""
+    batch_wait_ms: Annotated[float, Meta(ge=0, le=1000)] = 0.0
+    """How long a part may wait for parts of other cameras that are judged with it at once."""
     deadline_ms: Annotated[float, POSITIVE] | None = None
     on_late: OnLate = "err"
     publish: PublishSettings = PublishSettings()
@@ -116,24 +144,51 @@ def with_options(station: Station, arguments: argparse.Namespace) -> Station:
 
 def camera_settings(station: Station) -> list[CameraSettings]:
     """The cameras, each with a name of its own. Raises ConfigError."""
-    if not station.cameras:
-        raise ConfigError("no camera is named", "for example --camera 0, or cameras: in --station")
     settings: list[CameraSettings] = []
-    for index, camera in enumerate(station.cameras):
-        uri = parse_uri(camera.uri)
-        name = camera.name or uri.name or f"cam{index}"
-        if any(other.name == name for other in settings):
-            raise ConfigError(
-                f"two cameras are called '{name}'", "give each a name: --camera left=0"
-            )
-        make_source = partial(open_source, uri)
+    for name, uri, camera in zip(
+        camera_names(station), camera_uris(station.cameras), station.cameras, strict=True
+    ):
         _check_trigger(name, camera, station)
+        _check_plan(name, camera, station)
+        make_source = partial(open_source, uri)
         settings.append(
             CameraSettings(
                 name, make_source, camera.frozen_after, camera.hang_limit_s, camera.trigger
             )
         )
     return settings
+
+
+def camera_uris(cameras: Sequence[StationCamera]) -> list[CameraUri]:
+    return [parse_uri(camera.uri) for camera in cameras]
+
+
+def camera_names(station: Station) -> list[str]:
+    """How the cameras are called, in order. Raises ConfigError for none, or two of one name."""
+    if not station.cameras:
+        raise ConfigError("no camera is named", "for example --camera 0, or cameras: in --station")
+    names: list[str] = []
+    for index, (camera, uri) in enumerate(
+        zip(station.cameras, camera_uris(station.cameras), strict=True)
+    ):
+        name = camera.name or uri.name or f"cam{index}"
+        if name in names:
+            raise ConfigError(
+                f"two cameras are called '{name}'", "give each a name: --camera left=0"
+            )
+        names.append(name)
+    return names
+
+
+def _check_plan(name: str, camera: StationCamera, station: Station) -> None:
+    if camera.plan is None or camera.plan in station.plans:
+        return
+    near = difflib.get_close_matches(camera.plan, list(station.plans), n=1, cutoff=0.5)
+    known = ", ".join(station.plans) or "none"
+    raise ConfigError(
+        f"camera {name}: plans: has no plan called '{camera.plan}'",
+        f"did you mean '{near[0]}'?" if near else f"known there: {known}",
+    )
 
 
 def _check_trigger(name: str, camera: StationCamera, station: Station) -> None:
@@ -167,12 +222,20 @@ def line_settings(station: Station, arguments: argparse.Namespace) -> LineSettin
     return LineSettings(
         mode=station.mode or ("latest" if any_live else "every"),
         depth=station.depth,
+        batch_wait_ms=station.batch_wait_ms,
         part_limit=arguments.count,
         deadline_ms=station.deadline_ms,
         on_late=station.on_late,
         wait_subscribers=arguments.wait_subscribers,
         wait_timeout_s=arguments.wait_timeout,
     )
+
+
+def host_name() -> str:
+    """How this computer is called, as a topic may hold it; the name of a box without `box`."""
+    name = socket.gethostname().partition(".")[0]
+    cleaned = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+    return cleaned.strip("-_")[:63] or "box"
 
 
 def as_yaml(station: Station) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..engine.spec import Threshold
 from .archive import ArchiveTap
@@ -14,14 +14,17 @@ from .station import Station
 from .taps import Tap
 
 
-def station_taps(station: Station, publisher: Publisher, threshold: Threshold) -> list[Tap]:
+def station_taps(
+    station: Station, publisher: Publisher, threshold_of: Callable[[str], Threshold]
+) -> list[Tap]:
     """The taps of this station, not opened. Raises ConfigError where settings contradict.
 
-    `threshold` is the calibration that drift is measured against.
+    `threshold_of` a camera is the calibration that its drift is measured against; it is asked only
+    once there are results.
     """
     taps: list[Tap] = []
     if station.drift is not None:
-        taps.append(DriftTap(station.drift, lambda camera: threshold))
+        taps.append(DriftTap(station.drift, threshold_of))
     if station.health is not None:
         who = publisher.box, publisher.boot
         taps.append(HealthTap(station.health, *who, lambda: publisher.active_alarms))

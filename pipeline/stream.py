@@ -11,17 +11,14 @@ import json
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ..engine.backends.base import BACKEND_CHOICES, Engine, open_engine
-from ..engine.plan import Plan, load_plan
-from ..engine.spec import Threshold
-from ..errors import ConfigError, EngineError
-from . import wire_messages as wire
+from ..engine.backends.base import BACKEND_CHOICES, Engine
+from ..engine.plan import Plan
+from .control_port import LineControl
 from .interpreter import prefer_short_waits, settle_memory
 from .line import run_line
 from .line_records import LineSummary
@@ -31,10 +28,12 @@ from .station import (
     Station,
     as_yaml,
     camera_settings,
+    host_name,
     line_settings,
     load_station,
     with_options,
 )
+from .station_plans import plan_loader, region_names, station_plans
 from .station_taps import health_url, station_taps
 from .stopping import notify_systemd, stop_on_signals
 from .taps import Tap, TappedOutlet
@@ -104,75 +103,56 @@ def run(arguments: argparse.Namespace) -> int:
     station = with_options(station, arguments)
     cameras = camera_settings(station)
     settings = line_settings(station, arguments)
+    box = station.box or host_name()
     if arguments.check_config:
+        if station.plan is not None or station.plans:
+            station_plans(station, box)
         print(as_yaml(station), end="")
         return 0
-    if station.plan is None:
-        raise ConfigError("no plan is named", "--plan F, or plan: in the station file")
-    plan = load_plan(Path(station.plan))
-    _check_required_backend(station, plan)
-    threshold = plan_threshold(plan)
-    publisher = Publisher(
-        station.publish, station.box or _host_name(), model=_model(plan, threshold)
-    )
-    taps = station_taps(station, publisher, threshold)
+    plans, line_plans = station_plans(station, box)
+    publisher = Publisher(station.publish, box, regions=region_names(line_plans))
+    running: list[LineControl] = []
+    taps = station_taps(station, publisher, lambda camera: running[0].threshold(camera))
+
+    def in_control(line: LineControl) -> None:
+        running.append(line)
+        publisher.control(line)
+
     prefer_short_waits()
     with stop_on_signals() as stop:
         summary = run_line(
             cameras,
-            lambda: open_engine(plan, station.backend),
-            threshold,
+            line_plans,
             TappedOutlet(publisher, taps),
             settings,
             stop.event,
-            on_ready=lambda engine: _announce(arguments, plan, threshold, engine, publisher, taps),
+            on_ready=lambda engines: _announce(arguments, plans, engines, publisher, taps),
             on_alive=partial(notify_systemd, "WATCHDOG=1"),
-            on_control=publisher.control,
+            on_control=in_control,
+            load_plan=plan_loader(station, box),
         )
     _print_summary(summary, arguments.json)
     return EXIT_INTERRUPTED if stop.signal == signal.SIGINT else 0
 
 
-def _check_required_backend(station: Station, plan: Plan) -> None:
-    if station.require not in (None, plan.manifest.backend):
-        raise EngineError(
-            f"the station requires {station.require}, {plan.path} is for {plan.manifest.backend}",
-            f"skrd4ad compile --backend {station.require} makes such a plan on this machine",
-        )
-
-
-def _model(plan: Plan, threshold: Threshold) -> wire.ModelFields:
-    manifest = plan.manifest
-    return wire.ModelFields(
-        name=manifest.name,
-        plan=plan.digest,
-        backend=f"{manifest.backend}-{manifest.precision}",
-        cal=threshold.created,
-        thr_rev=threshold.revision,
-    )
-
-
 def _announce(
     arguments: argparse.Namespace,
-    plan: Plan,
-    threshold: Threshold,
-    engine: Engine,
+    plans: Sequence[Plan],
+    engines: Sequence[Engine],
     publisher: Publisher,
     taps: Sequence[Tap],
 ) -> None:
     settle_memory()
     notify_systemd("READY=1")
-    warning = teacher_warning(plan.manifest)
-    if warning:
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
+    for warning in dict.fromkeys(teacher_warning(plan.manifest) for plan in plans):
+        if warning:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+    facts = [_facts(plan, engine) for plan, engine in zip(plans, engines, strict=True)]
     if arguments.json:
         ready = {
             "ready": True,
-            "plan": plan.manifest.name,
-            "digest": plan.digest,
-            "backend": engine.description,
-            "threshold": threshold.value,
-            "teacher": plan.manifest.teacher.kind,
+            **facts[0],
+            "plans": facts,
             "events": publisher.events_endpoint,
             "maps": publisher.maps_endpoint,
             "health": health_url(taps),
@@ -181,13 +161,25 @@ def _announce(
         }
         print(json.dumps(ready), flush=True)
         return
-    print(
-        f"READY plan {plan.manifest.name} ({plan.digest[:19]}) on {engine.description}, threshold "
-        f"{threshold.value:.4f} (revision {threshold.revision}), teacher "
-        f"{plan.manifest.teacher.kind}; events {publisher.events_endpoint}, maps "
-        f"{publisher.maps_endpoint}",
-        flush=True,
-    )
+    for one in facts:
+        print(
+            f"READY plan {one['plan']} ({str(one['digest'])[:19]}) on {one['backend']}, threshold "
+            f"{one['threshold']:.4f} (revision {one['revision']}), teacher {one['teacher']}; "
+            f"events {publisher.events_endpoint}, maps {publisher.maps_endpoint}",
+            flush=True,
+        )
+
+
+def _facts(plan: Plan, engine: Engine) -> dict[str, object]:
+    threshold = plan_threshold(plan)
+    return {
+        "plan": plan.manifest.name,
+        "digest": plan.digest,
+        "backend": engine.description,
+        "threshold": threshold.value,
+        "revision": threshold.revision,
+        "teacher": plan.manifest.teacher.kind,
+    }
 
 
 def _print_summary(summary: LineSummary, as_json: bool) -> None:
@@ -214,12 +206,6 @@ def _print_summary(summary: LineSummary, as_json: bool) -> None:
         f"{rate:.1f} parts/s",
         flush=True,
     )
-
-
-def _host_name() -> str:
-    name = socket.gethostname().partition(".")[0]
-    cleaned = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
-    return cleaned.strip("-_")[:63] or "box"
 
 
 def _positive_int(text: str) -> int:

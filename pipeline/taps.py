@@ -81,9 +81,6 @@ class TappedOutlet:
         self._show("on_alarm", Alarm(name, active, text, camera))
         return seq
 
-    def set_threshold_revision(self, revision: int) -> None:
-        self._outlet.set_threshold_revision(revision)
-
     def heartbeat_if_due(self, snapshot: Callable[[], wire.HealthFields]) -> bool:
         self._send_raised()
         taken: list[wire.HealthFields] = []

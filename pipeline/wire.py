@@ -162,7 +162,7 @@ def encode_result(result: Result, context: WireContext, stamp: Stamp) -> list[by
             pub=max(total_us - sum(stages_us), 0),
             total=total_us,
         ),
-        model=context.model,
+        model=context.model if result.model is None else bounded_model(result.model),
         drops=fields.DropFields(
             since_boot=stamp.dropped_since_boot, since_last=stamp.dropped_since_last
         ),

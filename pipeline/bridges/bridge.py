@@ -124,7 +124,7 @@ def _opcua(arguments: argparse.Namespace, feed: Feed) -> Uplink:
 
     host, port = _address(arguments.listen, "--listen")
     check_exposure(f"tcp://{host}:{port}", insecure=arguments.insecure)
-    return OpcUaUplink(host, port, feed.acknowledge_losses)
+    return OpcUaUplink(host, port)
 
 
 def _modbus(arguments: argparse.Namespace, feed: Feed) -> Uplink:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ...calibration.look import look_at
 from ...engine.spec import Threshold
 from .. import wire_messages as wire
+from ..alarms import ALARMS
 from ..clock import SYSTEM_CLOCK, Clock
 from ..outlet import Alarm
 from ..records import Result, Verdict
@@ -26,6 +27,7 @@ from ..taps import RaiseAlarm
 from .drift_monitor import CameraDrift, DriftSettings, has_score_baseline
 
 log = logging.getLogger(__name__)
+DRIFT_ALARMS = tuple(alarm.name for alarm in ALARMS if alarm.code // 1000 == 7)
 _EVERY_S = 0.25
 _MOST_WAITING = 20_000
 _CLOSE_WAIT_S = 1.0
@@ -38,6 +40,8 @@ class _Seen:
     score: float
     pixels: NDArray[np.uint8] | None
     """Only of parts whose picture shall be looked at."""
+    plan: str
+    """Digest of the plan that judged it; another one has a calibration of its own."""
 
 
 class DriftTap:
@@ -56,6 +60,7 @@ class DriftTap:
         self._next_look_ns: dict[str, int] = {}
         self._waiting: deque[_Seen] = deque(maxlen=_MOST_WAITING)
         self._cameras: dict[str, CameraDrift] = {}
+        self._plans: dict[str, str] = {}
         self._fields: dict[str, wire.DriftFields] = {}
         self._closing = threading.Event()
         self._failure: Exception | None = None
@@ -74,7 +79,8 @@ class DriftTap:
         if result.pixels is not None and now_ns >= self._next_look_ns.get(camera, 0):
             self._next_look_ns[camera] = now_ns + self._between_looks_ns
             pixels = result.pixels
-        self._waiting.append(_Seen(camera, result.verdict, result.score, pixels))
+        plan = "" if result.model is None else result.model.plan
+        self._waiting.append(_Seen(camera, result.verdict, result.score, pixels, plan))
 
     def on_state(self, state: wire.State, text: str) -> None: ...
     def on_alarm(self, alarm: Alarm) -> None: ...
@@ -99,7 +105,10 @@ class DriftTap:
         while self._waiting:
             seen = self._waiting.popleft()
             monitor = self._cameras.get(seen.camera)
-            if monitor is None:
+            if monitor is None or self._plans[seen.camera] != seen.plan:
+                if monitor is not None:
+                    self._end_alarms(seen.camera)
+                self._plans[seen.camera] = seen.plan
                 monitor = self._cameras[seen.camera] = self._begin(seen.camera)
             changes = [*monitor.see(seen.verdict, seen.score)]
             if seen.pixels is not None:
@@ -108,6 +117,11 @@ class DriftTap:
                 log.warning("camera %s: %s %s", seen.camera, change.name, change.text or "is over")
                 self._raise_alarm(Alarm(change.name, change.active, change.text, seen.camera))
         self._fields = {name: monitor.fields() for name, monitor in self._cameras.items()}
+
+    def _end_alarms(self, camera: str) -> None:
+        """Another plan has another calibration: what was said of the old one is over."""
+        for name in DRIFT_ALARMS:
+            self._raise_alarm(Alarm(name, False, "another plan judges now", camera))
 
     def _loop(self) -> None:
         try:

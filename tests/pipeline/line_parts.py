@@ -160,10 +160,6 @@ class RecordingOutlet:
             self.log.append(("alarm", name, camera, active))
         return 0
 
-    def set_threshold_revision(self, revision: int) -> None:
-        self._here()
-        self.log.append(("revision", revision, len(self.results)))
-
     def heartbeat_if_due(self, snapshot: Callable[[], wire.HealthFields]) -> bool:
         self._here()
         self.heartbeats.append(snapshot())

@@ -18,6 +18,7 @@ from skrd4ad.engine.spec import Manifest
 from skrd4ad.errors import CameraError, EngineError, NetworkError
 from skrd4ad.pipeline.capture.camera import CameraSettings
 from skrd4ad.pipeline.line import STOP_LIMIT_S, run_line
+from skrd4ad.pipeline.line_plan import LinePlan
 from skrd4ad.pipeline.line_records import LineSettings, LineSummary
 from skrd4ad.pipeline.records import Verdict
 
@@ -50,12 +51,11 @@ class Bench:
         self.engine = self.parts.ArithmeticEngine(self.manifest, before)
         return run_line(
             [CameraSettings(name, lambda s=source: s) for name, source in sources.items()],
-            lambda: self.engine,
-            self.parts.THRESHOLD,
+            [LinePlan(lambda: self.engine, self.parts.THRESHOLD)],
             self.outlet,
             LineSettings(**settings),
             self.stop,
-            on_ready=lambda engine: self.ready.append(engine.description),
+            on_ready=lambda engines: self.ready.extend(one.description for one in engines),
             on_alive=lambda: self.alive.append(time.monotonic()),
         )
 

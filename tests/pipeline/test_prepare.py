@@ -15,11 +15,14 @@ from skrd4ad.pipeline.capture.base import Shot, frame_of
 from skrd4ad.pipeline.capture.camera import CameraSettings
 from skrd4ad.pipeline.clock import SYSTEM_CLOCK as CLOCK
 from skrd4ad.pipeline.line import run_line
+from skrd4ad.pipeline.line_plan import LinePlan
 from skrd4ad.pipeline.line_records import LineSettings
 from skrd4ad.pipeline.prepare import prepare, prepared_for
 from skrd4ad.pipeline.records import Frame
+from skrd4ad.pipeline.view import View
 
 SPEC = InputSpec(height=64, width=64)
+VIEW = View(SPEC)
 
 
 def frame(number: int = 1, level: int = 90) -> Frame:
@@ -28,17 +31,17 @@ def frame(number: int = 1, level: int = 90) -> Frame:
 
 
 def test_a_prepared_frame_carries_what_the_network_takes() -> None:
-    prepared = prepare(frame(), SPEC, CLOCK)
+    prepared = prepare(frame(), VIEW, CLOCK)
     np.testing.assert_array_equal(prepared.values, to_network_input(frame().pixels, SPEC))
     assert prepared.failure == ""
 
 
 def test_another_network_prepares_anew() -> None:
-    early = replace(frame(), prepared=prepare(frame(), SPEC, CLOCK))
-    assert prepared_for(early, SPEC, CLOCK) is early.prepared
-    other = InputSpec(height=96, width=64)
+    early = replace(frame(), prepared=prepare(frame(), VIEW, CLOCK))
+    assert prepared_for(early, VIEW, CLOCK) is early.prepared
+    other = View(InputSpec(height=96, width=64))
     np.testing.assert_array_equal(
-        prepared_for(early, other, CLOCK).values, to_network_input(frame().pixels, other)
+        prepared_for(early, other, CLOCK).values, to_network_input(frame().pixels, other.spec)
     )
 
 
@@ -52,7 +55,7 @@ def test_another_network_prepares_anew() -> None:
 )
 def test_a_frame_without_input_says_why(part: Frame, reason: str) -> None:
     spec = InputSpec(height=64, width=64, roi=Roi(x=0, y=0, width=80, height=80))
-    prepared = prepare(part, spec, CLOCK)
+    prepared = prepare(part, View(spec), CLOCK)
     assert prepared.values is None
     assert prepared.failure == reason
 
@@ -98,8 +101,12 @@ def test_results_are_the_same_whoever_prepared(
         threads.clear()
         run_line(
             [CameraSettings("a", lambda: parts.ScriptedSource(shots))],
-            lambda before=before: parts.ArithmeticEngine(tiny.tiny_manifest(), before),
-            parts.THRESHOLD,
+            [
+                LinePlan(
+                    lambda before=before: parts.ArithmeticEngine(tiny.tiny_manifest(), before),
+                    parts.THRESHOLD,
+                )
+            ],
             outlet,
             LineSettings(),
             threading.Event(),

@@ -336,12 +336,12 @@ def test_dropped_frames_are_counted_in_the_next_result(publisher: Publisher) -> 
     assert drops == [(4, 4), (4, 0), (7, 3)]
 
 
-def test_another_plan_is_named_from_the_next_result_on(publisher: Publisher) -> None:
+def test_a_result_names_what_judged_it(publisher: Publisher) -> None:
     with Subscriber(publisher.events_endpoint) as stream:
         assert publisher.wait_for_subscribers(1, PATIENCE_S)
         publisher.send_result(result(1))
-        publisher.set_model(ModelFields(name="screws", thr_rev=2))
-        publisher.send_result(result(2))
+        screws = ModelFields(name="screws", thr_rev=2)
+        publisher.send_result(dataclasses.replace(result(2), model=screws))
         items = collect(stream, lambda items: len(results(items)) == 2)
     assert [m.header.model.name for m in results(items)] == ["", "screws"]
 

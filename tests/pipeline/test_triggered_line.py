@@ -21,6 +21,7 @@ from skrd4ad.pipeline.capture.base import Shot
 from skrd4ad.pipeline.capture.camera import CameraSettings
 from skrd4ad.pipeline.control_port import ControlRefused, LineControl
 from skrd4ad.pipeline.line import run_line
+from skrd4ad.pipeline.line_plan import LinePlan
 from skrd4ad.pipeline.line_records import LineSettings, LineSummary
 from skrd4ad.pipeline.pairing import TriggerSettings
 from skrd4ad.pipeline.records import Announced, Part, Result, Verdict
@@ -106,12 +107,16 @@ class Bench:
         def go() -> None:
             self.summary = run_line(
                 [CameraSettings("cam", lambda: camera, trigger=TriggerSettings(**(trigger or {})))],
-                lambda: self.parts.ArithmeticEngine(self.manifest, before),
-                self.parts.THRESHOLD,
+                [
+                    LinePlan(
+                        lambda: self.parts.ArithmeticEngine(self.manifest, before),
+                        self.parts.THRESHOLD,
+                    )
+                ],
                 self.outlet,
                 LineSettings(**settings),
                 self.stop,
-                on_ready=lambda engine: running.set(),
+                on_ready=lambda engines: running.set(),
                 on_admitted=self.admitted.append,
                 on_control=controls.append,
                 on_refused=self.refused.append,

@@ -1,0 +1,83 @@
+"""How one camera's pictures are seen: corrected, cut out for the network, divided into regions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..calibration.correction import Corrected, Correction
+from ..calibration.regions import RegionMask, Regions, region_masks
+from ..engine.preprocess import map_to_image
+from ..engine.spec import InputSpec
+from ..errors import ConfigError
+from .records import Affine
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """One camera as one plan sees it. Line and `inspect` go through the same one."""
+
+    spec: InputSpec
+    """The plan's input, with the camera's own region of interest where it has one."""
+    correction: Correction | None = None
+    regions: Regions | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) that every picture must have; None when the view fits any."""
+        if self.regions is not None:
+            return self.regions.image_height, self.regions.image_width
+        return None if self.correction is None else self.correction.image_size
+
+    @property
+    def region_names(self) -> tuple[str, ...]:
+        """Names of the drawn regions."""
+        return () if self.regions is None else tuple(one.name for one in self.regions.regions)
+
+    def correct(self, pixels: NDArray[np.uint8]) -> Corrected:
+        """The picture that is judged. Raises as Correction.apply."""
+        return Corrected(pixels, None) if self.correction is None else self.correction.apply(pixels)
+
+    def transform(self, image_size: tuple[int, int]) -> Affine:
+        """Map to picture, as Place has it. Raises ConfigError when the region of interest does
+        not lie inside the picture."""
+        return map_to_image(self.spec, image_size)
+
+    def masks(self, image_size: tuple[int, int]) -> tuple[RegionMask, ...]:
+        """The regions on the map, () without any. Raises ConfigError for another picture size."""
+        return () if self.regions is None else _masks(self, image_size)
+
+
+def check_view(view: View) -> None:
+    """Refuse what contradicts itself, before any picture came. Raises ConfigError."""
+    regions, correction = view.regions, view.correction
+    if regions is None:
+        return
+    size = (regions.image_height, regions.image_width)
+    if correction is not None and correction.image_size not in (None, size):
+        what, (height, width) = next(iter(correction.sizes.items()))
+        raise ConfigError(
+            f"the regions were drawn on {size[1]} x {size[0]} pixels, but {what} is for "
+            f"{width} x {height}",
+            "draw them again on a picture of this camera",
+        )
+    in_mm2 = [regions.min_area_mm2, *(one.min_area_mm2 for one in regions.regions)]
+    if max(in_mm2) > 0 and (correction is None or not correction.knows_scale):
+        raise ConfigError(
+            "the regions have areas in mm2, but the camera's scale is not known",
+            "calibrate the lens with --plane, or give mm_per_px in the station file",
+        )
+    view.masks(size)
+
+
+@lru_cache(maxsize=256)
+def _masks(view: View, image_size: tuple[int, int]) -> tuple[RegionMask, ...]:
+    assert view.regions is not None, "asked for only where there are regions"
+    spec = view.spec
+    size = (spec.height, spec.width)
+    if image_size != (view.regions.image_height, view.regions.image_width):
+        return region_masks(view.regions, (1, 0, 0, 0, 1, 0), size, image_size)
+    return region_masks(view.regions, map_to_image(spec, image_size), size, image_size)
