@@ -18,6 +18,7 @@ from skrd4ad.errors import CalibrationError, ConfigError
 from skrd4ad.pipeline.alarms import ALARM_BY_NAME
 from skrd4ad.pipeline.capture.camera import CameraSettings
 from skrd4ad.pipeline.line import run_line
+from skrd4ad.pipeline.line_plan import LinePlan
 from skrd4ad.pipeline.line_records import LineSettings
 from skrd4ad.pipeline.monitor.drift_monitor import (
     LOOK_WINDOW,
@@ -148,8 +149,7 @@ def line_with_drift(
     shots = [parts.shot(number, 60 + number % 3) for number in range(1, count + 1)]
     run_line(
         [CameraSettings("a", lambda: parts.ScriptedSource(shots))],
-        lambda: parts.ArithmeticEngine(tiny.tiny_manifest()),
-        parts.THRESHOLD,
+        [LinePlan(lambda: parts.ArithmeticEngine(tiny.tiny_manifest()), parts.THRESHOLD)],
         TappedOutlet(outlet, [tap]),
         LineSettings(),
         threading.Event(),
