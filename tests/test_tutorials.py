@@ -6,17 +6,23 @@ there: fewer and smaller epochs, an untrained teacher, free ports.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
-TUTORIALS = Path(__file__).resolve().parent.parent / "docs" / "tutorials"
+REPOSITORY = Path(__file__).resolve().parent.parent
+TUTORIALS = REPOSITORY / "docs" / "tutorials"
 RUN = ("train_your_part.md", "first_camera.md", "hardening.md")
 NOT_RUN = {"jetson.md": "needs a Jetson"}
 QUICK = {
@@ -64,6 +70,45 @@ def run_page(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         return done.stdout
 
     return run
+
+
+@pytest.mark.timeout(300)
+def test_the_readmes_live_page_shows_verdicts(tmp_path: Path, tiny_plan: Path) -> None:
+    """The block under "See it live", with an arithmetic plan in the demo's place."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## See it live")[2].partition("\n## ")[0]
+    (block,) = BLOCK.findall(section)
+    stream, serve = [line for line in block.splitlines() if line.startswith("skrd4ad")]
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "transistor.plan").write_bytes(tiny_plan.read_bytes())
+    (tmp_path / "configs").mkdir()
+    station = (REPOSITORY / "configs" / "live.yaml").read_text(encoding="utf-8")
+    events, maps, replay, control, page = (free_port() for _ in range(5))
+    sockets = f"publish:\n  events: tcp://127.0.0.1:{events}\n  maps: tcp://127.0.0.1:{maps}\n"
+    station = station.replace("publish:\n", sockets)
+    for old, new in (("5555", events), ("5557", replay), ("5558", control)):
+        station = station.replace(f"127.0.0.1:{old}", f"127.0.0.1:{new}")
+        serve = serve.replace(f"127.0.0.1:{old}", f"127.0.0.1:{new}")
+    (tmp_path / "configs" / "live.yaml").write_text(station, encoding="utf-8")
+    serve += f" --maps tcp://127.0.0.1:{maps} --listen 127.0.0.1:{page}"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = {**os.environ, "PATH": path}
+    with ExitStack() as stack:
+        for command in (stream.removesuffix("&"), serve):
+            words = shlex.split(command)
+            process = subprocess.Popen(words, cwd=tmp_path, env=environment)
+            stack.callback(process.wait, 30)
+            stack.callback(process.terminate)
+        deadline = time.monotonic() + 120
+        shown: dict[str, int] = {}
+        while sum(shown.values()) < 6:
+            assert time.monotonic() < deadline, f"the page shows {shown}"
+            time.sleep(0.2)
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{page}/state.json") as answer:
+                boxes = json.load(answer)["boxes"]
+                shown = boxes[0]["counts"] if boxes else {}
+        with urlopen(f"http://127.0.0.1:{page}/") as answer:
+            assert b"<html" in answer.read()
 
 
 def free_port() -> int:
