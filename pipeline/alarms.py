@@ -37,6 +37,11 @@ ALARMS = (
     Alarm(7003, "saturation_drift", "warning", "more of the picture is saturated than calibrated"),
     Alarm(7004, "sharpness_drift", "warning", "pictures are less sharp than calibrated"),
     Alarm(7005, "ng_rate_high", "warning", "far more parts are rejected than the station expects"),
+    Alarm(8001, "gate_missing", "warning", "a part had no verdict at the gate: it was rejected"),
+    Alarm(8002, "gate_missed", "error", "the gate could not act in time for a part"),
+    Alarm(8003, "gate_mismatch", "error", "a verdict was not the announced part's: rejected"),
+    Alarm(8004, "gate_failed", "error", "the gate's output or encoder does not work"),
+    Alarm(8005, "gate_held", "error", "the gate was on for too long and was switched off"),
 )
 ALARM_BY_NAME = {alarm.name: alarm for alarm in ALARMS}
 ALARM_BY_CODE = {alarm.code: alarm for alarm in ALARMS}

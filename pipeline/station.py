@@ -29,6 +29,7 @@ from .archive import ArchiveSettings
 from .capture.camera import FROZEN_AFTER, HANG_LIMIT_S, CameraSettings
 from .capture.uri import CameraUri, is_live, open_source, parse_uri, redacted
 from .decide import OnLate
+from .gate.settings import GateSettings, check_gate
 from .journal import JournalSettings
 from .line_records import LineSettings
 from .monitor.drift_monitor import DriftSettings
@@ -102,6 +103,8 @@ class Station(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Health and metrics over HTTP, from a process of their own (docs/health.md)."""
     pictures: PictureSettings | None = None
     """Small pictures for the operator's page, on the maps socket (docs/wire.md)."""
+    gates: tuple[GateSettings, ...] = ()
+    """Reject gates that this box drives (docs/gate.md)."""
 
 
 def load_station(path: Path) -> Station:
@@ -156,6 +159,10 @@ def camera_settings(station: Station) -> list[CameraSettings]:
                 name, make_source, camera.frozen_after, camera.hang_limit_s, camera.trigger
             )
         )
+    names = tuple(one.name for one in settings)
+    behind = [check_gate(gate, names) for gate in station.gates]
+    if len(behind) > len(set(behind)):
+        raise ConfigError("two gates stand behind one camera", "one line of parts has one gate")
     return settings
 
 

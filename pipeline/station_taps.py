@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 
 from ..engine.spec import Threshold
 from .archive import ArchiveTap
+from .gate.settings import check_gate
+from .gate.tap import GateTap
 from .monitor.drift_tap import DriftTap
 from .monitor.health_tap import HealthTap
 from .pictures import PictureTap
 from .publish import Publisher
-from .station import Station
+from .station import Station, camera_settings
 from .taps import Tap
 
 
@@ -32,6 +34,9 @@ def station_taps(
         taps.append(ArchiveTap(station.archive, publisher.last_result, publisher.boot))
     if station.pictures is not None:
         taps.append(PictureTap(station.pictures, publisher))
+    cameras = tuple(camera.name for camera in camera_settings(station)) if station.gates else ()
+    for gate in station.gates:
+        taps.append(GateTap(gate, check_gate(gate, cameras)))
     return taps
 
 

@@ -119,17 +119,20 @@ def run(arguments: argparse.Namespace) -> int:
         publisher.control(line)
 
     prefer_short_waits()
+    outlet = TappedOutlet(publisher, taps)
     with stop_on_signals() as stop:
         summary = run_line(
             cameras,
             line_plans,
-            TappedOutlet(publisher, taps),
+            outlet,
             settings,
             stop.event,
             on_ready=lambda engines: _announce(arguments, plans, engines, publisher, taps),
             on_alive=partial(notify_systemd, "WATCHDOG=1"),
             on_control=in_control,
             load_plan=plan_loader(station, box),
+            on_admitted=outlet.on_admitted,
+            on_refused=outlet.on_refused,
         )
     _print_summary(summary, arguments.json)
     return EXIT_INTERRUPTED if stop.signal == signal.SIGINT else 0

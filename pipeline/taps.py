@@ -14,7 +14,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from . import wire_messages as wire
 from .outlet import Alarm, Outlet
-from .records import Result
+from .records import Announced, Result
+from .trigger_door import Refused
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -44,6 +45,18 @@ class AddsHealth(Protocol):
 
     def add_health(self, health: wire.HealthFields) -> wire.HealthFields:
         """The same with its own fields; called from the publish thread."""
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """A tap that also wants to know of parts before they have a result (the gate).
+
+    Both are called from any thread, under a lock of the line, and return in microseconds. An
+    announcement comes before the part's result, and for a triggered part before its picture.
+    """
+
+    def on_admitted(self, part: Announced) -> None: ...
+    def on_refused(self, refused: Refused) -> None: ...
 
 
 class TappedOutlet:
@@ -98,6 +111,14 @@ class TappedOutlet:
             self._show("on_heartbeat", taken[0])
         return due
 
+    def on_admitted(self, part: Announced) -> None:
+        """For run_line: shown to the taps that listen for it (any thread)."""
+        self._hear("on_admitted", part)
+
+    def on_refused(self, refused: Refused) -> None:
+        """For run_line, likewise."""
+        self._hear("on_refused", refused)
+
     @property
     def subscribers(self) -> int:
         return self._outlet.subscribers
@@ -112,6 +133,7 @@ class TappedOutlet:
                 tap.close()
             except Exception:
                 log.exception("closing %s failed", tap.name)
+        self._send_raised()
         self._outlet.close(text)
 
     def _show(self, method: str, *values: Any) -> None:
@@ -127,6 +149,18 @@ class TappedOutlet:
             text = f"{tap.name}: {type(error).__name__}: {error}"
             self._raised.put(Alarm("tap_failed", True, text))
             return None
+
+    def _hear(self, method: str, value: Announced | Refused) -> None:
+        for tap in tuple(self._taps):
+            if not isinstance(tap, Listener):
+                continue
+            try:
+                getattr(tap, method)(value)
+            except Exception as error:
+                # In a camera's thread: the tap stays on the line, the alarm says what is wrong.
+                log.exception("%s failed", tap.name)
+                text = f"{tap.name}: {type(error).__name__}: {error}"
+                self._raised.put(Alarm("tap_failed", True, text))
 
     def _send_raised(self) -> None:
         # Only what is there now: a tap that answers alarms with alarms must not hold the line.

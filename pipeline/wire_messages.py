@@ -239,6 +239,25 @@ class BalanceFields(Fields, frozen=True, kw_only=True):
         return self.admitted == self.results + self.dropped + self.pending
 
 
+class GateFields(Fields, frozen=True, kw_only=True):
+    """One reject gate since boot, in parts (docs/gate.md)."""
+
+    passed: Count = 0
+    rejected: Count = 0
+    missing: Count = 0
+    """Rejected because there was no verdict at the gate; part of `rejected`."""
+    late: Count = 0
+    """Verdicts that came after their part had passed the gate; applied to nothing."""
+    mismatched: Count = 0
+    """Verdicts that were not the announced part's, and numbers that were left out."""
+    missed: Count = 0
+    """Parts for which the gate could not act in time."""
+    unplaced: Count = 0
+    """Parts that could not be followed on the belt."""
+    waiting: Count = 0
+    dry_run: bool = False
+
+
 class HealthFields(Fields, frozen=True, kw_only=True):
     """What the line reports about itself in each heartbeat."""
 
@@ -253,6 +272,8 @@ class HealthFields(Fields, frozen=True, kw_only=True):
     backend: str = ""
     stalled: tuple[str, ...] | UnsetType = UNSET
     """Stages without progress for some seconds; empty on a healthy line."""
+    gates: dict[str, GateFields] | UnsetType = UNSET
+    """By camera; left out where the box drives no gate."""
 
 
 class HeartbeatHeader(Header, frozen=True, kw_only=True):

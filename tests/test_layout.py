@@ -45,7 +45,7 @@ ONLY_IMPORTERS = {
     | {"pipeline/control_client.py", "pipeline/services.py"},
     "paho": {"pipeline/bridges/mqtt.py"},
     "asyncua": {"pipeline/bridges/opcua.py", "pipeline/bridges/opcua_values.py"},
-    "pymodbus": {"pipeline/bridges/modbus.py"},
+    "pymodbus": {"pipeline/bridges/modbus.py", "pipeline/gate/modbus.py"},
 }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..clock import SYSTEM_CLOCK, Clock
 from ..records import Part
-from .base import EndOfStream, Shot
+from .base import EndOfStream, Shot, Source
 from .pattern import PatternSource
 
 
@@ -106,6 +106,12 @@ class TriggeredPattern:
             simulated=True,
         )
         return [self._shown(order, missing) for order in orders]
+
+    def inherit(self, old: Source) -> None:
+        assert isinstance(old, TriggeredPattern)
+        with old._arrived, self._arrived:
+            self._number, self._delivered = old._number, old._delivered
+            self._orders, old._orders = old._orders, deque()
 
     def close(self) -> None:
         self._pattern.close()

@@ -71,6 +71,8 @@ class Camera:
     def unanswered(self) -> list[Shot]:
         return []
 
+    def inherit(self, old: object) -> None: ...
+
     def grab(self, timeout_s: float) -> Shot | None:
         if not self._ready:
             time.sleep(min(timeout_s, 0.001))
@@ -103,10 +105,11 @@ class Bench:
         self.outlet, self.stop = self.parts.RecordingOutlet(), threading.Event()
         controls: list[LineControl] = []
         running = threading.Event()
+        options = {"limit_ms": 30_000.0, **(trigger or {})}  # only where a test is about it
 
         def go() -> None:
             self.summary = run_line(
-                [CameraSettings("cam", lambda: camera, trigger=TriggerSettings(**(trigger or {})))],
+                [CameraSettings("cam", lambda: camera, trigger=TriggerSettings(**options))],
                 [
                     LinePlan(
                         lambda: self.parts.ArithmeticEngine(self.manifest, before),

@@ -1,0 +1,1 @@
+"""The reject gate: what happens to a part some distance behind the camera."""

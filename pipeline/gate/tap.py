@@ -1,0 +1,126 @@
+"""The gate as a tap of the line: announcements, refusals and verdicts in, pulses out.
+
+In the line's process, because only there are parts known before they have a verdict; in a thread
+of its own, because neither may wait for the other.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import msgspec
+
+from .. import wire_messages as wire
+from ..clock import SYSTEM_CLOCK, Clock
+from ..outlet import Alarm
+from ..records import Announced, Result
+from ..taps import RaiseAlarm
+from ..trigger_door import Refused
+from .encoder import open_encoder
+from .keeper import GateKeeper
+from .outputs import Gate, make_gate
+from .settings import GateSettings
+
+log = logging.getLogger(__name__)
+DRAIN_LIMIT_S = 1.0
+"""How long the end of the line waits for the parts between camera and gate."""
+
+
+class GateTap:
+    """The gate behind one camera."""
+
+    def __init__(
+        self,
+        settings: GateSettings,
+        camera: str,
+        clock: Clock = SYSTEM_CLOCK,
+        gate: Gate | None = None,
+    ) -> None:
+        self.name = f"gate behind {camera}"
+        self._settings, self._camera, self._clock = settings, camera, clock
+        self._gate = gate or make_gate(settings.output, camera)
+        self._keeper: GateKeeper | None = None
+        self._trusted = False
+        self._ending = threading.Event()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
+
+    def open(self, raise_alarm: RaiseAlarm) -> None:
+        settings = self._settings
+        encoder = open_encoder(settings.encoder, self._clock) if settings.encoder else None
+        if not settings.dry_run or settings.output.kind in ("log", "file"):
+            self._gate.open()
+        self._keeper = GateKeeper(
+            settings, self._camera, self._gate, self._clock, encoder, raise_alarm
+        )
+        self._keeper.turn()
+        self._thread.start()
+
+    # ---- any thread ------------------------------------------------------------------------
+
+    def on_admitted(self, part: Announced) -> None:
+        if part.camera == self._camera and self._keeper is not None:
+            self._keeper.announce(part)
+
+    def on_refused(self, refused: Refused) -> None:
+        if refused.camera == self._camera and self._keeper is not None:
+            self._keeper.refuse(refused)
+
+    # ---- the publish thread ----------------------------------------------------------------
+
+    def on_result(self, result: Result, seq: int) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if result.camera == self._camera and self._keeper is not None:
+            self._keeper.tell(result.camera_seq, result.part, result.verdict, self._trusted)
+
+    def on_state(self, state: wire.State, text: str) -> None:
+        # docs/wire.md, section 5: a verdict may be acted on in this state only.
+        self._trusted = state == "RUNNING"
+
+    def on_alarm(self, alarm: Alarm) -> None: ...
+    def on_heartbeat(self, health: wire.HealthFields) -> None: ...
+
+    def add_health(self, health: wire.HealthFields) -> wire.HealthFields:
+        """The heartbeat with this gate's counters."""
+        if self._keeper is None:
+            return health
+        others = {} if health.gates is msgspec.UNSET else health.gates
+        gates = {**others, self._camera: self._keeper.counters()}
+        return msgspec.structs.replace(health, gates=gates)
+
+    def close(self) -> None:
+        """Let the parts under way reach the gate, for DRAIN_LIMIT_S at most; switch off."""
+        if self._thread.ident is None:
+            return
+        self._ending.set()
+        assert self._keeper is not None
+        self._keeper.wake.set()
+        self._thread.join(DRAIN_LIMIT_S + 0.5)
+        if self._thread.is_alive():
+            log.error("%s does not end: its output is left as it is", self.name)
+
+    # ---- the gate's thread -----------------------------------------------------------------
+
+    def _run(self) -> None:
+        keeper = self._keeper
+        assert keeper is not None
+        end_ns: int | None = None
+        try:
+            while True:
+                wait_ns = keeper.turn()
+                if self._ending.is_set():
+                    now_ns = self._clock.mono_ns()
+                    end_ns = end_ns or now_ns + round(DRAIN_LIMIT_S * 1e9)
+                    if (keeper.empty and keeper.at_rest) or now_ns > end_ns:
+                        return
+                    wait_ns = min(wait_ns, 10_000_000)
+                keeper.wake.wait(wait_ns / 1e9)
+                keeper.wake.clear()
+        except Exception as error:
+            # Told to the line at the next result, which takes the tap off with its alarm.
+            log.exception("%s failed", self.name)
+            self._failure = error
+        finally:
+            keeper.close()
