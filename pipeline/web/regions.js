@@ -15,6 +15,7 @@ export class RegionsView {
     this.steps = new Steps([]);
     this.tool = "select";
     this.ignoring = false;
+    this.editing = "";
     this.zoom = 0;
     this.canvas = new RegionCanvas(this);
     this.build();
@@ -131,6 +132,7 @@ export class RegionsView {
   }
 
   change(shapes) {
+    this.editing = "";
     this.steps.do(shapes);
     this.refresh();
   }
@@ -148,8 +150,15 @@ export class RegionsView {
     this.change(this.shapes.filter((one) => one.id !== id));
   }
 
+  /** While somebody types, the fields stay as they are, and all of it is one step to undo. */
   edit(id, changes) {
-    this.change(this.shapes.map((one) => (one.id === id ? { ...one, ...changes } : one)));
+    const field = `${id} ${Object.keys(changes)}`;
+    const shapes = this.shapes.map((one) => (one.id === id ? { ...one, ...changes } : one));
+    if (this.editing === field) this.steps.now = shapes;
+    else this.steps.do(shapes);
+    this.editing = field;
+    this.canvas.draw();
+    this.showState();
   }
 
   shift(id, by) {
@@ -201,17 +210,21 @@ export class RegionsView {
 
   refresh() {
     this.canvas.draw();
-    this.undo.disabled = !this.steps.past.length;
-    this.redo.disabled = !this.steps.future.length;
     this.list.replaceChildren(...this.shapes.map((one, index) => this.row(one, index)));
     if (!this.shapes.length) this.list.append(make("li", { class: "soft", text: "None: the whole picture is judged by the plan's threshold." }));
+    this.showState();
+  }
+
+  showState() {
+    this.undo.disabled = !this.steps.past.length;
+    this.redo.disabled = !this.steps.future.length;
     this.showWhere();
     this.showNotice();
   }
 
   row(one, index) {
     const button = (text, label, work) => make("button", { type: "button", text, "aria-label": `${label} ${one.name || "ignored area"}`, on: { click: work } });
-    const field = (attributes, work) => make("input", { ...attributes, on: { change: (event) => work(event.target.value.trim()), focus: () => { this.chosen = one.id; this.canvas.draw(); } } });
+    const field = (attributes, work) => make("input", { ...attributes, on: { input: (event) => work(event.target.value.trim()), focus: () => { this.chosen = one.id; this.canvas.draw(); } } });
     const fields = one.ignore
       ? [make("strong", { text: "ignored area" })]
       : [

@@ -43,6 +43,12 @@ def screen_parts() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def page_processes() -> ModuleType:
+    """The module tests/pipeline/page_processes.py."""
+    return _load("page_processes")
+
+
+@pytest.fixture(scope="session")
 def gige() -> ModuleType:
     """The module tests/pipeline/fake_gige.py, where Aravis is installed."""
     _need_gobject("Aravis-0.8")

@@ -1,0 +1,122 @@
+"""A real line, a real page and a real browser, each in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PATIENCE_S = 60.0
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where one box is found."""
+
+    events: str
+    maps: str
+    replay: str
+    control: str
+
+    @classmethod
+    def free(cls) -> Ports:
+        return cls(*(f"tcp://127.0.0.1:{port}" for port in free_ports(4)))
+
+
+class Process:
+    """`python -m skrd4ad ...` until `end`; `first_line` is what it prints once it works."""
+
+    def __init__(self, folder: Path, name: str, *words: str) -> None:
+        self._log = folder / f"{name}.log"
+        with self._log.open("ab") as log:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "skrd4ad", *words],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.popen.stdout is not None
+        self.first_line = self.popen.stdout.readline()
+        assert self.first_line, self._log.read_text()
+
+    def send(self, number: signal.Signals) -> None:
+        self.popen.send_signal(number)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> str:
+        """What else it printed."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGCONT)
+            self.popen.send_signal(number)
+        out, _ = self.popen.communicate(timeout=PATIENCE_S)
+        return out
+
+
+def start_stream(folder: Path, plan: Path, ports: Ports, rate: float, count: int = 0) -> Process:
+    """A line of rendered parts, `rate` a second, with pictures, journal, replay and control."""
+    station: dict[str, Any] = {
+        "version": 1,
+        "box": "edge07",
+        "plan": str(plan),
+        "cameras": [{"name": "top", "uri": f"test:seed=3,defect=0.05,rate={rate:g},bank=16"}],
+        "publish": {
+            "events": ports.events,
+            "maps": ports.maps,
+            "replay": ports.replay,
+            "control": ports.control,
+            "journal": {"path": str(folder / "journal.sqlite")},
+        },
+        "pictures": {},
+    }
+    path = folder / "station.yaml"
+    path.write_text(yaml.safe_dump(station))
+    limit = ["--count", str(count)] if count else []
+    return Process(folder, "stream", "stream", "--station", str(path), "--json", *limit)
+
+
+def start_page(folder: Path, ports: Ports, *more: str) -> tuple[Process, str]:
+    """(the process, the page's address)."""
+    words = ["serve", "--connect", ports.events, "--maps", ports.maps, "--replay", ports.replay]
+    words += ["--control", ports.control, "--listen", "127.0.0.1:0", *more]
+    process = Process(folder, "serve", *words)
+    return process, "http://" + process.first_line.partition("http://")[2].partition("/")[0]
+
+
+@contextlib.contextmanager
+def browser_tab(**options: Any) -> Iterator[Any]:
+    """A tab of a headless Chromium, with `options` of its context."""
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=PATIENCE_S * 1000)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        try:
+            tab = browser.new_context(**options).new_page()
+            tab.set_default_timeout(PATIENCE_S * 1000)
+            yield tab
+        finally:
+            browser.close()
+
+
+def summary_of(line: str) -> dict[str, Any]:
+    """The last JSON line that a stream printed."""
+    found: dict[str, Any] = json.loads(line.strip().splitlines()[-1])
+    return found
