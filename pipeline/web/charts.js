@@ -125,7 +125,9 @@ export function drawHistogram(canvas, histogram, current, wanted) {
     }
   });
   if (!totals.some(Boolean)) plot.nothing("no inspected parts yet");
-  for (const [value, word, colour, y] of [[current, "now", "soft", 14], [wanted, "preview", "accent", 30]]) {
+  // Their words stand on the outer sides, so that two lines close together stay readable.
+  const left = current !== null && wanted !== null && wanted < current;
+  for (const [value, word, colour, y, leftwards] of [[current, "now", "soft", 14, !left], [wanted, "preview", "accent", 30, left]]) {
     if (value === null) continue;
     const x = plot.x(Math.min(value / histogram.top, 1));
     plot.pen.strokeStyle = plot.colour(colour);
@@ -133,7 +135,7 @@ export function drawHistogram(canvas, histogram, current, wanted) {
     plot.pen.setLineDash(word === "now" ? [6, 4] : []);
     plot.line([[x, plot.head], [x, plot.base]]);
     plot.pen.setLineDash([]);
-    plot.label(`${word} ${number(value)}`, x + 6, y, "left", colour);
+    plot.label(`${word} ${number(value)}`, leftwards ? x - 6 : x + 6, y, leftwards ? "right" : "left", colour);
   }
   plot.label("0", plot.left, plot.height - 8, "center");
   plot.label(`score ${number(histogram.top, 2)} and more`, plot.right, plot.height - 8, "right");

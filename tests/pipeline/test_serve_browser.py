@@ -103,7 +103,7 @@ def scene(
         source="this test",
     )
     plan = write_tiny_plan(tmp_path / "tiny.plan", threshold=threshold)
-    with page_processes.browser_tab(viewport={"width": 1280, "height": 900}) as tab:
+    with page_processes.browser_tab(tmp_path, viewport={"width": 1280, "height": 900}) as tab:
         scene = Scene(page_processes, tmp_path, plan, tab)
         try:
             yield scene
@@ -306,6 +306,9 @@ def see_it_stop(scene: Scene) -> None:
     expect(word).to_have_text("NOT CONNECTED")
     expect(tab.locator("#verdict")).to_have_class(re.compile("^verdict none long$"))
     expect(tab.locator("#banner")).to_contain_text("what is below is old")
+    # The banner lies above everything else.
+    on_top = "b => document.elementFromPoint(640, b.getBoundingClientRect().y + 8) === b"
+    assert tab.locator("#banner").evaluate(on_top)
     assert "old" in stage.get_attribute("class")
     scene.shot("not_connected")
     scene.page.send(signal.SIGCONT)
