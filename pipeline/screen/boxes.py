@@ -87,6 +87,9 @@ class Box:
     def feedback(self, key: Key, truth: Truth, who: str) -> None:
         """Tell the box what the part of an event was. Raises ControlRefused or NetworkError with
         its reason, ConfigError where no control socket was named."""
+        if not self.view.saw_run(key[0]):
+            # The box counts on after a restart only with a journal; without, numbers repeat.
+            raise ConfigError("this page saw no part of that run of the line")
         with self._control() as line:
             line.feedback(key[1], truth, who)
         self.view.mark(key, truth, who)

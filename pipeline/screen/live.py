@@ -174,6 +174,11 @@ class LiveView:
             newest = sorted(known.values(), key=lambda part: part["t_pub"], reverse=True)
             return [self._shown(part) for part in newest]
 
+    def saw_run(self, boot: str) -> bool:
+        """Whether a part came from this run of the line's program."""
+        with self._lock:
+            return self._log.saw_run(boot)
+
     def part(self, key: Key) -> Part | None:
         """One part that is still known."""
         with self._lock:

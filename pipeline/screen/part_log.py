@@ -85,6 +85,10 @@ class PartLog:
         self._rows[place] = rows
         self._written += rows.size
 
+    def saw_run(self, boot: str) -> bool:
+        """Whether a part of this run of the line's program was noted, ever."""
+        return boot in self._boots
+
     def __len__(self) -> int:
         return min(self._written, self._rows.size)
 

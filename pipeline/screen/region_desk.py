@@ -13,7 +13,13 @@ from typing import Any
 
 import msgspec
 
-from ...calibration.regions import Regions, load_regions, region_masks, store_regions
+from ...calibration.regions import (
+    Regions,
+    check_regions,
+    load_regions,
+    region_masks,
+    store_regions,
+)
 from ...errors import ConfigError
 from ..topics import is_name
 from ..wire_map import MapMessage
@@ -63,6 +69,7 @@ class RegionDesk:
             regions = msgspec.convert(drawn, Regions)
         except msgspec.ValidationError as error:
             raise ConfigError(f"these are no regions: {error}") from None
+        check_regions(regions)
         _check_size(regions, picture)
         if map_message is not None and map_message.header.blobs[0].xform is not None:
             blob = map_message.header.blobs[0]
