@@ -109,7 +109,8 @@ def test_the_gate_loses_nothing_beside_a_subscriber_that_sleeps(publisher: Publi
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_the_gates_p99_does_not_move_beside_a_subscriber_that_sleeps(publisher: Publisher) -> None:
-    """Turns with and without the sleeper alternate, so that other work on the machine hits both."""
+    """Turns with and without the sleeper alternate, and each p99 is the median over its turns: a
+    burst of other work on the machine hits one turn, and neither side's figure."""
     gate = child(GATE, publisher.events_endpoint)
     turns, per_turn = 20, 1000
     try:
@@ -137,7 +138,8 @@ def test_the_gates_p99_does_not_move_beside_a_subscriber_that_sleeps(publisher: 
     )
     assert len(latency) == turns * per_turn
     by_turn = latency.reshape(turns, per_turn)
-    alone, beside = np.percentile(by_turn[0::2], 99), np.percentile(by_turn[1::2], 99)
+    by_turn_p99 = np.percentile(by_turn, 99, axis=1)
+    alone, beside = np.median(by_turn_p99[0::2]), np.median(by_turn_p99[1::2])
     print(
         f"\ngate p99 publish to receive: alone {alone:.0f} us, beside a sleeper {beside:.0f} us, "
         f"ratio {beside / alone:.3f}; {len(latency)} events, none lost"
