@@ -30,6 +30,7 @@ from .control_wire import (
     Reload,
     Request,
     Resync,
+    Rollback,
     SetThreshold,
     Trigger,
     arguments_of,
@@ -158,7 +159,7 @@ class ControlServer:
             text = f"the role {who.role} may not ask for {op_of(request)}"
             return self._remember(key, self._concluded(request, who, error=text))
         self._answered[key] = None
-        if isinstance(request, Reload):
+        if isinstance(request, Reload | Rollback):
             self._reload(client, key, request, who)
             return None
         return self._remember(key, self._carry_out(request, who))
@@ -206,6 +207,8 @@ class ControlServer:
             return {"revision": line.set_threshold(request.cam, request.region, request.value, by)}
         if isinstance(request, Reload):
             return {"plan": line.reload_plan(request.cam, request.plan)}
+        if isinstance(request, Rollback):
+            return {"plan": line.rollback_plan(request.cam)}
         if isinstance(request, Resync):
             line.resync(request.cam)
             return {}
@@ -213,7 +216,9 @@ class ControlServer:
         line.drain()
         return {}
 
-    def _reload(self, client: bytes, key: tuple[str, str], request: Reload, who: Asker) -> None:
+    def _reload(
+        self, client: bytes, key: tuple[str, str], request: Reload | Rollback, who: Asker
+    ) -> None:
         if self._reloading is not None and self._reloading.is_alive():
             text = "another plan is being loaded (ask again when it has ended)"
             self._done.put((client, key, self._concluded(request, who, error=text)))

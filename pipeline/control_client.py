@@ -23,6 +23,7 @@ from .control_wire import (
     Reload,
     Request,
     Resync,
+    Rollback,
     SetThreshold,
     Trigger,
     Truth,
@@ -105,6 +106,14 @@ class ControlClient:
         answer = self.call(
             Reload(id=self._next_id(), cam=camera, plan=plan),
             max(self.patience_s, RELOAD_PATIENCE_S),
+        )
+        assert answer.plan is not None
+        return answer.plan
+
+    def rollback_plan(self, camera: str = "") -> str:
+        """Back to the plan before the last change; its digest."""
+        answer = self.call(
+            Rollback(id=self._next_id(), cam=camera), max(self.patience_s, RELOAD_PATIENCE_S)
         )
         assert answer.plan is not None
         return answer.plan

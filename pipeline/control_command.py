@@ -1,4 +1,5 @@
-"""Ask a running line for something: trigger, threshold, reload, resync, drain, feedback, audit.
+"""Ask a running line for something: trigger, threshold, reload, rollback, resync, drain, feedback,
+audit.
 
 What each role may ask is in docs/wire.md; everything that is asked is kept in the audit list.
 """
@@ -32,8 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     threshold.add_argument("--region", default="", help="a named region instead of the image")
     reload = actions.add_parser("reload", help="change to another plan between two parts")
     reload.add_argument("plan", help="the file, as the box sees it")
+    rollback = actions.add_parser("rollback", help="back to the plan before the last change")
     resync = actions.add_parser("resync", help="pair triggers and frames anew (alarm 1004)")
-    for one in (trigger, threshold, reload, resync):
+    for one in (trigger, threshold, reload, rollback, resync):
         one.add_argument("--camera", default="", help="its name, where there are several")
     feedback = actions.add_parser("feedback", help="say what a part really was")
     feedback.add_argument("seq", type=int, help="the number of its event")
@@ -69,6 +71,9 @@ def _ask(client: ControlClient, arguments: argparse.Namespace) -> tuple[str, dic
     if action == "reload":
         digest = client.reload_plan(str(arguments.plan), arguments.camera)
         return f"now on {arguments.plan} ({digest[:19]})", {"plan": digest}
+    if action == "rollback":
+        digest = client.rollback_plan(arguments.camera)
+        return f"back on the plan before ({digest[:19]})", {"plan": digest}
     if action == "resync":
         client.resync(arguments.camera)
         return "triggers and frames are paired anew", {}

@@ -72,6 +72,12 @@ class Reload(_Request, frozen=True, kw_only=True, tag="reload"):
     plan: Annotated[str, Meta(min_length=1, max_length=1000)]
 
 
+class Rollback(_Request, frozen=True, kw_only=True, tag="rollback"):
+    """Back to the plan before the last change."""
+
+    cam: Camera = ""
+
+
 class Resync(_Request, frozen=True, kw_only=True, tag="resync"):
     """Pair triggers and frames anew after alarm 1004."""
 
@@ -89,7 +95,7 @@ class Audit(_Request, frozen=True, kw_only=True, tag="audit"):
     limit: Annotated[int, Meta(ge=1, le=200)] = 50
 
 
-Request = Trigger | Feedback | SetThreshold | Reload | Resync | Drain | Audit
+Request = Trigger | Feedback | SetThreshold | Reload | Rollback | Resync | Drain | Audit
 
 
 class AuditEntry(msgspec.Struct, frozen=True):

@@ -46,8 +46,13 @@ class _Swap:
 class PlanChanges:
     """One change at a time. `say` posts alarms."""
 
-    def __init__(self, load: LoadPlan | None, say: Callable[[Alarm], None]) -> None:
-        self._load, self._say = load, say
+    def __init__(
+        self,
+        load: LoadPlan | None,
+        say: Callable[[Alarm], None],
+        swap_limit_s: float = SWAP_LIMIT_S,
+    ) -> None:
+        self._load, self._say, self._swap_limit_s = load, say, swap_limit_s
         self._busy = threading.Lock()
         self._swaps: queue.SimpleQueue[_Swap] = queue.SimpleQueue()
         self._ended = threading.Event()
@@ -100,7 +105,7 @@ class PlanChanges:
         self._swaps.put(swap)
         if self._ended.is_set():
             self._refuse_waiting()
-        swap.settled.wait(SWAP_LIMIT_S)
+        swap.settled.wait(self._swap_limit_s)
         with swap.lock:
             if swap.state == "waiting":
                 swap.state = "given up"

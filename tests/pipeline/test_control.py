@@ -23,6 +23,7 @@ from skrd4ad.pipeline.control_wire import (
     Feedback,
     Reload,
     Resync,
+    Rollback,
     SetThreshold,
     Trigger,
     decode_request,
@@ -57,6 +58,10 @@ class Line:
     def set_threshold(self, camera: str, region: str, value: float, who: str) -> int:
         self.asked.append(("threshold", camera, region, value, who))
         return 7
+
+    def rollback_plan(self, camera: str) -> str:
+        self.asked.append(("rollback", camera))
+        return "sha256:00"
 
     def reload_plan(self, camera: str, path: str) -> str:
         assert self.may_load.wait(PATIENCE_S)
@@ -106,11 +111,13 @@ def test_every_order_reaches_the_line_with_its_values(client: ControlClient, lin
     assert client.trigger("A-1", "cam0") == 1
     assert client.set_threshold(0.4, region="lead", who="Anna") == 7
     assert client.reload_plan("new.plan") == "sha256:ab"
+    assert client.rollback_plan("cam0") == "sha256:00"
     client.resync("cam0")
     assert line.asked == [
         ("trigger", "cam0", "A-1"),
         ("threshold", "", "lead", 0.4, "Anna"),
         ("reload", "", "new.plan"),
+        ("rollback", "cam0"),
         ("resync", "cam0"),
     ]
 
@@ -328,6 +335,7 @@ REQUESTS = (
     Feedback(id="x" * 8, seq=1, truth="ok"),
     SetThreshold(id="x" * 8, value=0.5),
     Reload(id="x" * 8, plan="a.plan"),
+    Rollback(id="x" * 8, cam="cam0"),
     Resync(id="x" * 8),
     Drain(id="x" * 8),
     Audit(id="x" * 8),
