@@ -14,6 +14,7 @@ import msgspec
 from ..engine.preprocess import check_input_spec
 from ..engine.spec import Backbone, InputSpec, NetworkSpec, Record, Roi, ScoreContract
 from ..errors import ConfigError
+from .groups import check_group_pattern
 from .nuisance import Nuisance, check_nuisance
 from .preset import PRESETS, LossWeights, Precision, Preset, SkipLoss
 
@@ -63,6 +64,11 @@ class TrainConfig(Record, frozen=True, kw_only=True):
     folds: int = 0
     """Cross-fitting: hold out part `fold` (from 1) of `folds`, instead of calibration_share."""
     fold: int = 0
+    group_pattern: str | None = None
+    """A regular expression over file names; what its parentheses catch is the image's group.
+    Images of one group (part, lot, session) are all learned from or all held out."""
+    group_table: str | None = None
+    """A CSV file with columns image,group instead (paths relative to it)."""
 
     nuisance: Nuisance = Nuisance()
     """Disturbances to be learned as normal; the teacher then runs in every step."""
@@ -140,6 +146,10 @@ def check_config(config: TrainConfig) -> None:
     check_input_spec(config.input_spec())
     check_network_spec(config.network_spec())
     check_nuisance(config.nuisance)
+    if config.group_pattern is not None:
+        check_group_pattern(config.group_pattern)
+        if config.group_table is not None:
+            raise ConfigError("group_pattern and group_table are both given", "choose one")
     limits = (
         (
             "epochs",

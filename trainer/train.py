@@ -20,6 +20,7 @@ from .checkpoint import Run, load_run
 from .config import TrainConfig, load_config, parse_image_size, parse_seeds
 from .datasets import find_dataset
 from .distributed import Team, team
+from .groups import with_groups
 from .inputs import ImageStore, Lessons
 from .learner import Learner
 from .losses import cosine_loss
@@ -54,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--seed", type=int)
+    parser.add_argument(
+        "--group-pattern",
+        metavar="REGEX",
+        help=r"what it catches in a file name is the lot or part, such as '^(lot\d+)_': "
+        "images of one are never on both sides of the split",
+    )
     parser.add_argument("--seeds", metavar="A,B,...", help="one run each, in OUT/CATEGORY/seedN")
     parser.add_argument(
         "--folds",
@@ -77,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         "epochs": arguments.epochs,
         "batch": arguments.batch,
         "seed": arguments.seed,
+        "group_pattern": arguments.group_pattern,
     }
     if arguments.image_size is not None:
         options["image_size"] = parse_image_size(arguments.image_size)
@@ -127,10 +135,11 @@ def _train(config: TrainConfig, folder: RunFolder, device: torch.device, mates: 
     dataset = find_dataset(Path(config.data), config.category)
     for problem in dataset.problems:
         log.warning("%s", problem)
+    normals = with_groups(dataset.train, config.group_pattern, config.group_table)
     fit, held_out = (
-        fold_normals(dataset.train, config.seed, config.fold, config.folds)
+        fold_normals(normals, config.seed, config.fold, config.folds)
         if config.folds
-        else split_normals(dataset.train, config.seed, config.calibration_share)
+        else split_normals(normals, config.seed, config.calibration_share)
     )
     split = split_rows(fit, held_out)
     input_spec = config.input_spec()
