@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import EngineError
-from .distributed import average_gradients, share_batch_norms
+from .distributed import Learning, average_over_team, share_batch_norms
 from .losses import LossTerms, ReconstructionHead, triple_loss
 from .network import Features, Network
 from .preset import LossWeights, Precision
@@ -82,7 +83,10 @@ class Learner:
         # float16 has no exponents for small gradients: the loss is multiplied, gradients divided.
         self.scaler = torch.amp.GradScaler(device, enabled=precision == "fp16")
         learn: Callable[[tuple[Tensor, ...]], Features] = network.learn
-        self.learn = torch.compile(learn) if compiled else learn
+        self.learn: nn.Module = Learning(self.trained, torch.compile(learn) if compiled else learn)
+        if team_size > 1:
+            # Batch statistics are the team's already, so no buffer needs to be sent around.
+            self.learn = DistributedDataParallel(self.learn, broadcast_buffers=False)
         self.rate_scale = 1.0
         """Halved after every restore: what diverged once must not be repeated unchanged."""
         self.restores = 0
@@ -99,14 +103,12 @@ class Learner:
         self.network.train()
         dtype, mixed = AUTOCAST[self.precision], self.precision != "fp32"
         with torch.autocast(taught[0].device.type, dtype if mixed else torch.bfloat16, mixed):
-            features = self.learn(taught)
-            image = self.head(features.student[0]) if self.head is not None else None
+            features, image = self.learn(taught)
         terms = triple_loss(features, x, image, self.weights)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(terms.total).backward()  # type: ignore[no-untyped-call]
         if self.team_size > 1:
-            total = average_gradients(self.parameters, terms.total, self.team_size)
-            terms = terms._replace(total=total)
+            terms = terms._replace(total=average_over_team(terms.total, self.team_size))
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         finite = bool(torch.isfinite(terms.total)), bool(torch.isfinite(norm))

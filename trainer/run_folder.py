@@ -6,6 +6,7 @@ folder appears under its name in one rename.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -35,6 +36,7 @@ from .checkpoint import (
     write_metrics,
 )
 from .config import TrainConfig
+from .distributed import Team
 from .event_log import EventLog
 from .learner import Learner
 from .network import Network
@@ -54,10 +56,10 @@ class RunFolder:
     Raises ConfigError when `target` is taken, or holds no interrupted run to resume.
     """
 
-    def __init__(self, target: Path, config: TrainConfig, resume: bool, leads: bool = True) -> None:
+    def __init__(self, target: Path, config: TrainConfig, resume: bool, mates: Team) -> None:
         self.target = target
-        self.leads = leads
-        """Only the leading process writes; the others read the state of a resumed run."""
+        self.mates = mates
+        """Only the leader touches the disk; the others are sent the state of a resumed run."""
         self.config = config
         self.resume = resume
         self.rows: list[EpochRow] = []
@@ -65,6 +67,9 @@ class RunFolder:
         self._split_text = ""
         self._written = monotonic()
         self._events: EventLog | None = None
+        self._lock: int | None = None
+        if not mates.leads:
+            return
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             raise ConfigError(
                 f"{target} exists already", "choose another --out, or remove it to train again"
@@ -73,12 +78,42 @@ class RunFolder:
             raise ConfigError(
                 f"there is no interrupted run to resume for {target}", "leave out --resume"
             )
+        if self._work.is_dir():
+            self._claim()
+
+    def close(self) -> None:
+        """Let others have the folder, whatever became of the run."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _claim(self) -> None:
+        """Lock the work folder itself: the lock survives its renaming and leaves no file behind.
+
+        Raises ConfigError when another process trains into it.
+        """
+        self._lock = os.open(self._work, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise ConfigError(
+                f"another process is training into {self._work}",
+                "wait for it or stop it, or choose another --out",
+            ) from error
+        except OSError as error:  # some network file systems lock no folders
+            log.warning("%s cannot be locked: %s", self._work, error.strerror)
 
     def begin(self, learner: Learner, split: Sequence[SplitRow]) -> int:
         """Make the work folder, or read its state; returns the first epoch to run (0-based)."""
         self._split_text = write_split(split)
-        first = self._prepare(learner)
-        if self.config.tensorboard and self.leads:
+        self.mates.check_same(_digest([(row.sha256, row.role) for row in split]), "images")
+        first = self.mates.leaders_number(self._prepare(learner) if self.mates.leads else 0)
+        if self.mates.size > 1:
+            state = learner.state()
+            learner.restore({name: self.mates.from_leader(state[name]) for name in sorted(state)})
+            learner.mark_good()
+        if self.config.tensorboard and self.mates.leads:
             self._events = EventLog(self._work, first)
         return first
 
@@ -87,24 +122,24 @@ class RunFolder:
             for leftover in self._work.glob(".*.tmp"):  # of a write that was killed
                 leftover.unlink(missing_ok=True)
             return self._read_state(learner)
-        if not self.leads:
-            return 0
         if self._work.exists():
             if self.resume:
                 log.warning("the run was interrupted before its first checkpoint: starting anew")
             else:
                 log.warning("%s of an interrupted run is replaced", self._work)
             shutil.rmtree(self._work)
+            self.close()
         try:
             self._work.mkdir(parents=True)
         except OSError as error:
             raise ConfigError(f"{self._work} cannot be made: {error.strerror}") from error
+        self._claim()
         return 0
 
     def epoch_done(self, learner: Learner, row: EpochRow) -> None:
         """Add the row to the log; write the state when `checkpoint_s` have passed."""
         self.rows.append(row)
-        if not self.leads:
+        if not self.mates.leads:
             return
         write_atomically(self._work / LOG, log_text(self.rows).encode())
         if self._events is not None:
@@ -115,7 +150,7 @@ class RunFolder:
 
     def finish(self, network: Network, teacher: TeacherOrigin, figures: dict[str, Any]) -> None:
         """Write the finished files, then give the folder its name."""
-        if not self.leads:
+        if not self.mates.leads:
             return
         weights, split = weights_bytes(network), self._split_text.encode()
         roles = [line.rpartition(",")[2] for line in self._split_text.splitlines()[1:]]
@@ -156,8 +191,7 @@ class RunFolder:
         """What must be the same for a continuation to be the same run."""
         values = msgspec.to_builtins(self.config)
         kept = {key: value for key, value in values.items() if key not in FREE_KEYS}
-        text = json.dumps(kept, sort_keys=True) + self._split_text
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _digest([kept, self._split_text]).hex()
 
     def _write_state(self, learner: Learner) -> None:
         tensors = {name: value.cpu().contiguous() for name, value in learner.state().items()}
@@ -183,3 +217,7 @@ class RunFolder:
         learner.mark_good()
         log.info("resuming after epoch %d", len(self.rows))
         return len(self.rows)
+
+
+def _digest(values: Any) -> bytes:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()

@@ -1,7 +1,8 @@
 """Several categories and several seeds in one command, with one table at the end.
 
 Every combination is an ordinary run in `<out>/<category>/seed<k>`. Finished ones are kept and
-interrupted ones resumed, so the same command continues a sweep that was stopped.
+interrupted ones resumed, so the same command continues a sweep that was stopped. Under torchrun
+the first process decides, and it alone gets the rows.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import msgspec
 
 from .checkpoint import METRICS, load_run
 from .config import TrainConfig
-from .train import train
+from .distributed import team
+from .train import choose_device, learn
 
 
 class SweepRow(NamedTuple):
@@ -30,19 +32,25 @@ class SweepRow(NamedTuple):
 def sweep(config: TrainConfig, categories: Sequence[str], seeds: Sequence[int]) -> list[SweepRow]:
     """Train every category with every seed, in that order. Raises as `train` does."""
     rows = []
-    for category in categories:
-        for seed in seeds:
-            out = Path(config.out) / category / f"seed{seed}"
-            if not out.is_dir():
-                single = msgspec.structs.replace(
-                    config, category=category or None, seed=seed, out=str(out)
-                )
-                train(single, resume=out.with_name(out.name + ".partial").is_dir())
-            run = load_run(out)
-            figures = json.loads((out / METRICS).read_text(encoding="utf-8"))["training"]
-            loss = float(figures["held_out_cosine_loss"])
-            rows.append(SweepRow(category, seed, out, loss, run.origin.weights_sha256))
+    with team(choose_device(config.device), config.batch) as mates:
+        for category in categories:
+            for seed in seeds:
+                out = Path(config.out) / category / f"seed{seed}"
+                if mates.leaders_number(not out.is_dir()):
+                    single = msgspec.structs.replace(
+                        config, category=category or None, seed=seed, out=str(out)
+                    )
+                    learn(single, resume=out.with_name(out.name + ".partial").is_dir())
+                if mates.leads:
+                    rows.append(_row(category, seed, out))
     return rows
+
+
+def _row(category: str, seed: int, out: Path) -> SweepRow:
+    run = load_run(out)
+    figures = json.loads((out / METRICS).read_text(encoding="utf-8"))["training"]
+    loss = float(figures["held_out_cosine_loss"])
+    return SweepRow(category, seed, out, loss, run.origin.weights_sha256)
 
 
 def sweep_table(rows: Sequence[SweepRow]) -> str:

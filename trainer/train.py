@@ -96,16 +96,20 @@ def run(arguments: argparse.Namespace) -> int:
         # Imported here: a sweep is made of calls to `train`.
         from .sweep import sweep, sweep_table
 
-        print(sweep_table(sweep(config, categories, parse_seeds(arguments.seeds, config.seed))))
+        rows = sweep(config, categories, parse_seeds(arguments.seeds, config.seed))
+        if rows:  # under torchrun the first process speaks for all
+            print(sweep_table(rows))
         return 0
     if arguments.folds is not None:
         from .crossfit import crossfit, crossfit_table  # made of calls to `train`, too
 
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            raise ConfigError("--folds does not go with torchrun", "start it as one process")
         print(crossfit_table(crossfit(config, arguments.folds)))
         return 0
-    result = train(config, resume=arguments.resume)
-    if os.environ.get("RANK", "0") != "0":
+    if not learn(config, arguments.resume):
         return 0  # under torchrun the first process speaks for all
+    result = load_run(Path(config.out))
     origin = result.origin
     print(
         f"{result.folder}: {result.spec.backbone}, preset {origin.preset}, {origin.epochs} epochs"
@@ -120,11 +124,20 @@ def train(config: TrainConfig, resume: bool = False) -> Run:
 
     Raises ConfigError and DataError before anything is written, EngineError when it diverges.
     """
+    learn(config, resume)
+    return load_run(Path(config.out))
+
+
+def learn(config: TrainConfig, resume: bool = False) -> bool:
+    """`train` for one process of several: whether this is the one that has the run folder."""
     device = choose_device(config.device)
     with team(device, config.batch) as mates:
-        folder = RunFolder(Path(config.out), config, resume, leads=mates.leads)
-        _train(config, folder, device, mates)
-    return load_run(folder.target)
+        folder = RunFolder(Path(config.out), config, resume, mates)
+        try:
+            _train(config, folder, device, mates)
+        finally:
+            folder.close()
+    return mates.leads
 
 
 def _train(config: TrainConfig, folder: RunFolder, device: torch.device, mates: Team) -> None:
