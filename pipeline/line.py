@@ -351,6 +351,7 @@ class _Line:
             camera.name: camera.fields(now_ns, latencies.get(camera.name))
             for camera in self._cameras
         }
+        cameras |= {name: door.fields(cameras[name]) for name, door in self._doors.items()}
         infer_turned_ns = self._infer.turned_ns
         infer_stalls = infer_turned_ns is not None and now_ns - infer_turned_ns > STALLED_AFTER_NS
         return health_fields(

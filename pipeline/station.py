@@ -27,7 +27,14 @@ from ..errors import ConfigError
 from .admission import Mode
 from .archive import ArchiveSettings
 from .capture.camera import FROZEN_AFTER, HANG_LIMIT_S, CameraSettings
-from .capture.uri import CameraUri, is_live, open_source, parse_uri, redacted
+from .capture.uri import (
+    CameraUri,
+    is_live,
+    open_source,
+    parse_uri,
+    redacted,
+    takes_orders,
+)
 from .decide import OnLate
 from .gate.settings import GateSettings, check_gate
 from .journal import JournalSettings
@@ -151,13 +158,11 @@ def camera_settings(station: Station) -> list[CameraSettings]:
     for name, uri, camera in zip(
         camera_names(station), camera_uris(station.cameras), station.cameras, strict=True
     ):
-        _check_trigger(name, camera, station)
+        trigger = _trigger_of(name, camera, uri, station)
         _check_plan(name, camera, station)
         make_source = partial(open_source, uri)
         settings.append(
-            CameraSettings(
-                name, make_source, camera.frozen_after, camera.hang_limit_s, camera.trigger
-            )
+            CameraSettings(name, make_source, camera.frozen_after, camera.hang_limit_s, trigger)
         )
     names = tuple(one.name for one in settings)
     behind = [check_gate(gate, names) for gate in station.gates]
@@ -198,10 +203,21 @@ def _check_plan(name: str, camera: StationCamera, station: Station) -> None:
     )
 
 
-def _check_trigger(name: str, camera: StationCamera, station: Station) -> None:
+def _trigger_of(
+    name: str, camera: StationCamera, uri: CameraUri, station: Station
+) -> TriggerSettings | None:
+    """A camera whose address says that it waits for orders takes them without another word."""
     trigger = camera.trigger
     if trigger is None:
-        return
+        if not takes_orders(uri):
+            return None
+        trigger = TriggerSettings()
+    if trigger.fire == "software" and not takes_orders(uri):
+        raise ConfigError(
+            f"camera {name} takes no trigger from the line: {redacted(camera.uri)}",
+            "trigger=software (aravis:) or trigger=true (test:) in its address; where a sensor "
+            "fires it, fire: external",
+        )
     if station.mode == "latest":
         raise ConfigError(
             f"camera {name} has triggers, and each gets a result; `latest` would drop some",
@@ -219,13 +235,16 @@ def _check_trigger(name: str, camera: StationCamera, station: Station) -> None:
         )
     if trigger.window_ms is not None and trigger.window_ms > trigger.limit_ms:
         raise ConfigError(f"camera {name}: trigger.window_ms is longer than limit_ms")
+    return trigger
 
 
 def line_settings(station: Station, arguments: argparse.Namespace) -> LineSettings:
     """`latest` is the default as soon as one camera runs whether it is read or not; triggered
     parts have a result each, so with them the line keeps the other promise."""
-    any_live = any(is_live(parse_uri(camera.uri)) for camera in station.cameras)
-    any_live = any_live and not any(camera.trigger for camera in station.cameras)
+    uris = [parse_uri(camera.uri) for camera in station.cameras]
+    any_live = any(is_live(uri) for uri in uris)
+    triggered = any(camera.trigger for camera in station.cameras) or any(map(takes_orders, uris))
+    any_live = any_live and not triggered
     return LineSettings(
         mode=station.mode or ("latest" if any_live else "every"),
         depth=station.depth,

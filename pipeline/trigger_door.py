@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from ..errors import CameraError
 from .admission import Admission
 from .clock import Clock
@@ -22,6 +24,7 @@ from .control_port import ControlRefused
 from .outlet import Alarm
 from .pairing import Outcome, Pairing, TriggerSettings
 from .records import Announced, Frame, Part, frame_without_image
+from .wire_messages import CameraFields
 
 log = logging.getLogger(__name__)
 CAMERA_LOST, STOPPED = "camera_lost", "stopped"
@@ -164,9 +167,19 @@ class TriggerDoor:
             self._conclude(self._pairing.give_up(STOPPED, text, self._clock.mono_ns()))
 
     @property
-    def unclaimed(self) -> int:
-        """Frames that were nobody's."""
-        return self._pairing.unclaimed
+    def mismatch(self) -> str:
+        """Why nothing is paired; empty while all is well."""
+        return self._pairing.mismatch
+
+    def fields(self, camera: CameraFields) -> CameraFields:
+        """The camera in the heartbeat: its parts enter here, and not when a frame comes."""
+        return msgspec.structs.replace(
+            camera,
+            admitted=self.admitted,
+            refused=self.refused,
+            unclaimed=self._pairing.unclaimed,
+            delivers=camera.delivers and not self.mismatch,
+        )
 
     # ---- inside ----------------------------------------------------------------------------
 

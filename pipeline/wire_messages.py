@@ -223,6 +223,10 @@ class CameraFields(Fields, frozen=True, kw_only=True):
     lat_us: dict[str, QuantileFields] | UnsetType = UNSET
     """By stage; `total` alone on a box with more than 6 cameras, nothing with more than 16."""
     drift: DriftFields | UnsetType = UNSET
+    refused: Count | UnsetType = UNSET
+    """Orders that were refused because too many parts were under way; of triggered cameras."""
+    unclaimed: Count | UnsetType = UNSET
+    """Pictures that were no part's: late, repeated or foreign; of triggered cameras."""
 
 
 class BalanceFields(Fields, frozen=True, kw_only=True):

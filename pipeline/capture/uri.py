@@ -165,6 +165,14 @@ def is_live(uri: CameraUri) -> bool:
     return uri.scheme == "device" or uri.scheme in NETWORK_SCHEMES
 
 
+def takes_orders(uri: CameraUri) -> bool:
+    """Whether the camera waits to be triggered by the line."""
+    how = uri.options.get("trigger", "off").lower()
+    if uri.scheme == "aravis":
+        return how == "software"
+    return uri.scheme == "test" and how in ("true", "yes", "1")
+
+
 def open_source(uri: CameraUri, clock: Clock = SYSTEM_CLOCK) -> Source:
     """The source for a parsed URI, not yet opened. Each kind is imported when it is used."""
     if uri.scheme in NETWORK_SCHEMES:

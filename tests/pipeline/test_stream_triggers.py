@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from skrd4ad.cli import main
 from skrd4ad.pipeline.control_client import ControlClient
+from skrd4ad.pipeline.pairing import TriggerSettings
+from skrd4ad.pipeline.station import Station, StationCamera, camera_settings
 from skrd4ad.pipeline.subscriber import Subscriber
 from skrd4ad.pipeline.wire import HeartbeatMessage, ResultMessage, StateMessage
 
@@ -93,6 +95,23 @@ def test_a_trigger_that_cannot_work_is_refused_at_the_start(
     station.write_text(f'cameras:\n- uri: "test:trigger=true"\n  trigger: {trigger}\n')
     assert main(["stream", "--station", str(station), "--check-config"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_camera_that_takes_no_orders_is_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    station = tmp_path / "station.yaml"
+    station.write_text('cameras:\n- uri: "aravis:GV01?trigger=Line0"\n  trigger: {}\n')
+    assert main(["stream", "--station", str(station), "--check-config"]) == 2
+    assert "takes no trigger from the line" in capsys.readouterr().err
+
+
+def test_an_address_that_waits_for_orders_needs_no_more_words() -> None:
+    for uri in ("aravis:GV01?trigger=software", "test:trigger=true"):
+        (camera,) = camera_settings(Station(cameras=(StationCamera(uri=uri),)))
+        assert camera.trigger == TriggerSettings()
+    (camera,) = camera_settings(Station(cameras=(StationCamera(uri="aravis:GV01?trigger=Line0"),)))
+    assert camera.trigger is None
 
 
 def test_latest_and_triggers_contradict_each_other(

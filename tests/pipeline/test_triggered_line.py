@@ -227,6 +227,8 @@ def test_more_orders_than_the_line_can_bear_are_refused_with_an_answer(
         with pytest.raises(ControlRefused, match="3 parts of camera cam are under way"):
             control.trigger("", "A-4")
     assert [refused.part_id for refused in bench.refused] == ["A-4"] * 5
+    bench.wait_for(lambda: bench.outlet.heartbeats[-1].cams["cam"].refused == 5)
+    assert bench.outlet.heartbeats[-1].cams["cam"].admitted == 3
     go_on.set()
     bench.results(3)
     bench.wait_for(lambda: bench.outlet.heartbeats[-1].balance.pending == 0)
@@ -290,7 +292,9 @@ def test_a_mismatch_rejects_all_until_the_resync_and_raises_its_alarm(
         order_parts(control, 1, first=number)
         bench.results(number)
     bench.wait_for(lambda: ("trigger_mismatch", "cam", True) in bench.outlet.alarms)
+    bench.wait_for(lambda: not bench.outlet.heartbeats[-1].ready)
     control.resync("cam")
+    bench.wait_for(lambda: bench.outlet.heartbeats[-1].ready)
     order_parts(control, 1, first=5)
     results = bench.results(5)
     bench.wait_for(lambda: ("trigger_mismatch", "cam", False) in bench.outlet.alarms)
