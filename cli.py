@@ -14,8 +14,9 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from . import __version__
+from . import __version__, logs
 from .errors import MissingExtra, SkrdError
+from .redaction import redacted
 
 EXIT_INTERRUPTED = 130
 EXIT_CODES = """exit codes: 0 fine, 2 usage or configuration, 3 camera, 4 plan or engine,
@@ -99,10 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             formatter_class=HelpFormatter,
         )
         module.add_arguments(parser)
-        logging.basicConfig(
-            level=os.environ.get("SKRD4AD_LOG", "INFO").upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
+        logs.configure()
         code = module.run(parser.parse_args(arguments.rest))
         sys.stdout.flush()
         return int(code)
@@ -124,9 +122,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(error: SkrdError) -> int:
-    print(f"error: {error.sentence}", file=sys.stderr)
+    if logs.is_json():
+        fields = logs.with_fields(hint=error.hint, exit_code=error.exit_code)
+        logging.getLogger(__package__).error("%s", error.sentence, extra=fields)
+        return error.exit_code
+    print(f"error: {redacted(error.sentence)}", file=sys.stderr)
     if error.hint:
-        print(f"try:   {error.hint}", file=sys.stderr)
+        print(f"try:   {redacted(error.hint)}", file=sys.stderr)
     return error.exit_code
 
 

@@ -14,6 +14,7 @@ import socket
 import sys
 from pathlib import Path
 
+from .. import logs
 from ..errors import SkrdError
 from .archive_link import Answer, receive, send_answer
 from .archive_store import ArchivedPart, Retention, write_part
@@ -73,7 +74,7 @@ def _finish(link: socket.socket, root: Path, retention: Retention, count: int) -
 
 def main() -> int:
     """Serve the socket whose number is the one argument."""
-    logging.basicConfig(level=logging.WARNING, format="archive: %(levelname)s %(message)s")
+    logs.configure(prefix="archive: ")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     # Compressing images must not take the processor from the network.

@@ -21,6 +21,7 @@ import msgspec
 
 from ..engine.atomic import write_atomically
 from ..errors import NetworkError
+from ..redaction import keep_secret
 from .topics import is_name
 
 Role = Literal["viewer", "gate", "engineer"]
@@ -106,6 +107,7 @@ def read_secret_key(path: Path) -> SecretKey:
         raise NetworkError(
             f"{path} can be read by other users (mode {mode:04o})", f"chmod 600 {path}"
         )
+    keep_secret(found.secret)
     return SecretKey(found.name, found.public, found.secret)
 
 

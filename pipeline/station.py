@@ -20,21 +20,16 @@ import msgspec.inspect
 import yaml
 from msgspec import Meta
 
+from .. import logs
 from ..calibration.regions import Regions
 from ..engine.backends.base import BackendChoice
 from ..engine.spec import Roi
 from ..errors import ConfigError
+from ..redaction import redacted
 from .admission import Mode
 from .archive import ArchiveSettings
 from .capture.camera import FROZEN_AFTER, HANG_LIMIT_S, CameraSettings
-from .capture.uri import (
-    CameraUri,
-    is_live,
-    open_source,
-    parse_uri,
-    redacted,
-    takes_orders,
-)
+from .capture.uri import CameraUri, is_live, open_source, parse_uri, takes_orders
 from .decide import OnLate
 from .gate.settings import GateSettings, check_gate
 from .journal import JournalSettings
@@ -104,6 +99,7 @@ class Station(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     publish: PublishSettings = PublishSettings()
     archive: ArchiveSettings | None = None
     """Images and maps on disk for later (docs/archive.md)."""
+    log_format: logs.Format = "text"
     drift: DriftSettings | None = DriftSettings()
     """When to raise alarms about drift (docs/health.md); null turns the monitors off."""
     health: HealthSettings | None = None
@@ -130,7 +126,7 @@ def load_station(path: Path) -> Station:
 
 def with_options(station: Station, arguments: argparse.Namespace) -> Station:
     """The station with what the command line says in place of what the file says."""
-    direct = ("box", "backend", "mode", "deadline_ms", "on_late")
+    direct = ("box", "backend", "mode", "deadline_ms", "on_late", "log_format")
     given: dict[str, Any] = {
         key: getattr(arguments, key) for key in direct if getattr(arguments, key) is not None
     }

@@ -10,6 +10,7 @@ from .gate.settings import check_gate
 from .gate.tap import GateTap
 from .monitor.drift_tap import DriftTap
 from .monitor.health_tap import HealthTap
+from .monitor.log_tap import LogTap
 from .pictures import PictureTap
 from .publish import Publisher
 from .station import Station, camera_settings
@@ -24,7 +25,7 @@ def station_taps(
     `threshold_of` a camera is the calibration that its drift is measured against; it is asked only
     once there are results.
     """
-    taps: list[Tap] = []
+    taps: list[Tap] = [LogTap()]
     if station.drift is not None:
         taps.append(DriftTap(station.drift, threshold_of))
     if station.health is not None:

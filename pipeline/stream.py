@@ -11,11 +11,11 @@ import json
 import logging
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from .. import logs
 from ..engine.backends.base import BACKEND_CHOICES, Engine
 from ..engine.plan import Plan
 from .control_port import LineControl
@@ -95,12 +95,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-late", choices=("err", "reject"), help="what a late part becomes (default: err)"
     )
+    parser.add_argument(
+        "--log-format", choices=logs.FORMATS, help="how the log on stderr looks (default: text)"
+    )
     parser.add_argument("--json", action="store_true", help="READY and summary as JSON lines")
 
 
 def run(arguments: argparse.Namespace) -> int:
     station = load_station(arguments.station) if arguments.station else Station()
     station = with_options(station, arguments)
+    if station.log_format == "json":
+        logs.configure("json")
     cameras = camera_settings(station)
     settings = line_settings(station, arguments)
     box = station.box or host_name()
@@ -149,7 +154,7 @@ def _announce(
     notify_systemd("READY=1")
     for warning in dict.fromkeys(teacher_warning(plan.manifest) for plan in plans):
         if warning:
-            print(f"warning: {warning}", file=sys.stderr, flush=True)
+            log.warning("%s", warning)
     facts = [_facts(plan, engine) for plan, engine in zip(plans, engines, strict=True)]
     if arguments.json:
         ready = {

@@ -11,7 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGES = ("engine", "calibration", "trainer", "pipeline")
-GROUND_FLOOR = {"errors", "__init__"}
+GROUND_FLOOR = {"errors", "logs", "redaction", "__init__"}
 LONGEST_FILE_LINES = 400
 
 # Package -> the packages of ours it may import. A value of one file names the only exceptions.

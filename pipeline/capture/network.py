@@ -15,10 +15,10 @@ from typing import Any
 import cv2
 
 from ...errors import CameraError
+from ...redaction import redacted
 from ..clock import SYSTEM_CLOCK, Clock
 from .base import Shot
 from .opencv import to_rgb
-from .uri import redacted
 
 log = logging.getLogger(__name__)
 OPEN_TIMEOUT_MS = 5000

@@ -16,16 +16,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ...errors import ConfigError
+from ...redaction import redacted
 from ..clock import SYSTEM_CLOCK, Clock
 from .base import Source
 
 _NAME = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9_-]*)=(?P<rest>.+)", re.DOTALL)
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+]*):(?P<rest>.*)", re.DOTALL)
-
-
-def redacted(text: str) -> str:
-    """A URI without user and password, for logs, events and errors."""
-    return re.sub(r"(?<=://)[^/@]*@", "***@", text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,6 @@ class DriftTap:
             if seen.pixels is not None:
                 changes += monitor.look(look_at(seen.pixels))
             for change in changes:
-                log.warning("camera %s: %s %s", seen.camera, change.name, change.text or "is over")
                 self._raise_alarm(Alarm(change.name, change.active, change.text, seen.camera))
         self._fields = {name: monitor.fields() for name, monitor in self._cameras.items()}
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from ... import logs
 from .metrics import CONTENT_TYPE, ProcessUse, render
 from .snapshot import Snapshot, not_ready, unhealthy
 
@@ -170,7 +171,7 @@ def follow(link: socket.socket, word: LastWord) -> None:
 
 def main() -> int:
     """Serve the listening socket and follow the link whose numbers are the two arguments."""
-    logging.basicConfig(level=logging.WARNING, format="health: %(levelname)s %(message)s")
+    logs.configure(prefix="health: ")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # For the whole group; the line answers them and then closes the link.
         signal.signal(number, signal.SIG_IGN)

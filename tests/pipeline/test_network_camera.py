@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from skrd4ad.errors import CameraError
 from skrd4ad.pipeline.capture.network import NetworkSource
-from skrd4ad.pipeline.capture.uri import redacted
+from skrd4ad.redaction import redacted
 
 PERIOD_S = 0.04
 
