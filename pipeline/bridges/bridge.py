@@ -7,39 +7,52 @@ docs/bridges.md for topics, nodes and registers.
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import ConfigError
-from ..endpoints import check_exposure
+from ..endpoints import check_exposure, is_loopback
 from ..security import add_key_arguments, client_keys
 from ..stopping import notify_systemd, stop_on_signals
 from ..subscriber import Subscriber
 from .feed import Feed
 from .uplink import CircuitBreaker, Uplink, run_bridge
 
+log = logging.getLogger(__name__)
 EXIT_INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="mqtt|opcua|modbus")
-    mqtt = kinds.add_parser("mqtt", help="publish to an MQTT broker")
-    mqtt.add_argument("--broker", default="127.0.0.1:1883", metavar="HOST:PORT")
+
+    def kind(name: str, does: str) -> argparse.ArgumentParser:
+        one = kinds.add_parser(
+            name,
+            help=does,
+            description=f"{does[0].upper()}{does[1:]}. docs/bridges.md has all names.",
+            formatter_class=parser.formatter_class,
+        )
+        _add_common(one)
+        return one
+
+    mqtt = kind("mqtt", "publish results, alarms and a retained state to an MQTT broker")
+    mqtt.add_argument("--broker", default="127.0.0.1:1883", metavar="HOST:PORT", help="where it is")
     mqtt.add_argument(
         "--password-file", type=Path, metavar="F", help="one line user:password, mode 0600"
     )
     mqtt.add_argument("--tls-ca", type=Path, metavar="F", help="the authority's certificate: TLS")
     mqtt.add_argument("--tls-cert", type=Path, metavar="F", help="our certificate, if one is asked")
     mqtt.add_argument("--tls-key", type=Path, metavar="F", help="its key")
-    opcua = kinds.add_parser("opcua", help="serve OPC UA")
-    opcua.add_argument("--listen", default="127.0.0.1:4840", metavar="HOST:PORT")
-    modbus = kinds.add_parser("modbus", help="serve Modbus TCP")
-    modbus.add_argument("--listen", default="127.0.0.1:5020", metavar="HOST:PORT")
+    opcua = kind("opcua", "serve OPC UA, named as in Machinery Result")
+    _add_server(opcua, "127.0.0.1:4840")
+    modbus = kind("modbus", "serve coils and registers over Modbus TCP")
+    _add_server(modbus, "127.0.0.1:5020")
     modbus.add_argument(
         "--cameras",
         metavar="A,B,...",
-        help="the cameras of the register blocks, in this order (default: one block for all)",
+        help="the cameras of the register blocks, in this order; without it one block for all",
     )
     modbus.add_argument(
         "--max-result-age-s",
@@ -48,28 +61,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="an older result is not valid",
     )
-    for one in (opcua, modbus):
-        one.add_argument(
-            "--insecure", action="store_true", help="allow an address that other hosts can reach"
-        )
-    for one in (mqtt, opcua, modbus):
-        one.add_argument(
-            "--connect", default="tcp://127.0.0.1:5555", metavar="URL", help="events of the box"
-        )
-        one.add_argument(
-            "--replay", metavar="URL", help="its replay endpoint, to fetch lost events"
-        )
-        one.add_argument(
-            "--queue",
-            type=int,
-            default=10_000,
-            metavar="N",
-            help="events kept while the far side is away",
-        )
-        one.add_argument(
-            "--max-age-ms", type=float, default=1000.0, metavar="MS", help="later is not fresh"
-        )
-        add_key_arguments(one)
+
+
+def _add_server(one: argparse.ArgumentParser, listen: str) -> None:
+    one.add_argument("--listen", default=listen, metavar="HOST:PORT", help="our own address")
+    one.add_argument(
+        "--insecure", action="store_true", help="allow an address that other hosts can reach"
+    )
+
+
+def _add_common(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--connect", default="tcp://127.0.0.1:5555", metavar="URL", help="events of the box"
+    )
+    one.add_argument("--replay", metavar="URL", help="its replay endpoint, to fetch lost events")
+    one.add_argument(
+        "--queue",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="events kept while the far side is away",
+    )
+    one.add_argument(
+        "--max-age-ms", type=float, default=1000.0, metavar="MS", help="later is not fresh"
+    )
+    add_key_arguments(one)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -105,6 +121,12 @@ def _mqtt(arguments: argparse.Namespace, feed: Feed) -> Uplink:
     for path in (arguments.tls_ca, arguments.tls_cert, arguments.tls_key):
         if path is not None and not path.is_file():
             raise ConfigError(f"{path} does not exist", "check the path of the certificate")
+    if arguments.tls_ca is None:
+        if arguments.tls_cert is not None or arguments.tls_key is not None:
+            raise ConfigError("--tls-cert and --tls-key need --tls-ca", "give the authority too")
+        if not is_loopback(f"tcp://{host}:{port}"):
+            secret = "results and password" if password else "results"
+            log.warning("%s go to %s unencrypted: --tls-ca switches TLS on", secret, host)
     return MqttUplink(
         MqttSettings(
             host=host,

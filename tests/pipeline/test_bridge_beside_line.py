@@ -151,9 +151,7 @@ def test_neither_rate_nor_p99_of_the_line_moves_beside_a_broken_bridge(tiny_plan
     for kind in AWAY:
         ratios[kind] = [now / before for now, before in zip(of(kind), alone, strict=True)]
         rate, box, way = ratios[kind]
-        print(
-            f"beside a {kind} one, times: rate {rate:.3f}, p99 in the box {box:.2f}, after it {way:.2f}"
-        )
+        print(f"{kind}, ratios to alone: rate {rate:.3f}, p99 in box {box:.2f}, after it {way:.2f}")
     for kind, (rate, box, _) in ratios.items():
         assert rate > 0.95, kind
         assert box < 1.2, kind
