@@ -11,7 +11,7 @@ HIDDEN = "***"
 _USER_AND_PASSWORD = re.compile(r"(?<=://)[^\s'\"<>]*@")
 """Up to the last "@" of the word: a password may hold "@", "/" and ":" though it should not."""
 _NAMED = re.compile(
-    r"(?i)\b(pass(?:word|wd)?|pwd|token|secret|api[_-]?key)(['\"]?\s*[=:]\s*['\"]?)"
+    r"(?i)\b(pass(?:word|wd)?|pwd|pw|token|secret|api[_-]?key)(['\"]?\s*[=:]\s*['\"]?)"
     r"(?!\*)[^\s&'\",;})\]]+"
 )
 _SHORTEST_SECRET = 6

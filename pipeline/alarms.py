@@ -21,6 +21,8 @@ ALARMS = (
     Alarm(1002, "camera_frozen", "error", "a live camera repeats the same image"),
     Alarm(1003, "camera_stale", "warning", "frames arrive older than allowed"),
     Alarm(1004, "trigger_mismatch", "error", "trigger counter and frames do not agree"),
+    Alarm(1005, "camera_changed", "error", "red and blue have changed places after a reopen"),
+    Alarm(1006, "camera_blind", "error", "pictures are black, white or without content"),
     Alarm(2001, "engine_failed", "error", "the network cannot be run"),
     Alarm(2002, "reload_failed", "warning", "a new plan was refused; the old one keeps running"),
     Alarm(3001, "parts_dropped", "warning", "frames were dropped before the network saw them"),

@@ -21,6 +21,7 @@ from ..errors import EngineError, NetworkError
 from . import wire_messages as wire
 from .admission import Admission
 from .capture.camera import Camera, CameraSettings
+from .capture.image_checks import BLIND, CHANGED
 from .clock import SYSTEM_CLOCK, Clock
 from .control_port import LineControl
 from .health import health_fields
@@ -340,6 +341,9 @@ class _Line:
         frozen = lost and " is frozen" in camera.status.detail
         self._publish.post(Alarm("camera_lost", lost, camera.status.detail, camera.name))
         self._publish.post(Alarm("camera_frozen", frozen, camera.status.detail, camera.name))
+        for name in (CHANGED, BLIND):
+            text = camera.alarms.get(name, "")
+            self._publish.post(Alarm(name, bool(text), text, camera.name))
         if self._state in ("RUNNING", "DEGRADED"):
             some_lost = any(other.status.state == "reopening" for other in self._cameras)
             self._enter("DEGRADED" if some_lost else "RUNNING", camera.status.detail)

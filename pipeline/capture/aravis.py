@@ -1,9 +1,8 @@
-"""`aravis:` - GigE Vision and USB3 Vision cameras: free-running, software or hardware trigger.
+"""`aravis:` - GigE Vision and USB3 Vision cameras that run by themselves or behind a trigger line.
 
-Each image carries the camera's frame counter and its own time stamp. An image with lost packets,
-and a trigger without any image, is a part all the same: a shot without pixels that says why. Any
-fault tears camera and stream down in full, because Aravis' handles are dead after one; both are
-made anew by `open`.
+Each image carries the camera's frame counter and its own time stamp. An image with lost packets is
+a part all the same: a shot without pixels that says why. Any fault tears camera and stream down in
+full, because Aravis' handles are dead after one; both are made anew by `open`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 from ...errors import CameraError
 from ..clock import SYSTEM_CLOCK, Clock
 from ..records import Part
-from .base import Shot, Source
+from .base import Shot
 from .device_clock import DeviceClock
 from .genicam import (
     dispose,
@@ -26,17 +25,15 @@ from .genicam import (
     receive_limit_bytes,
     still_controlled,
 )
-from .genicam_settings import GenicamSettings, apply, exposure_ns, spacing_s
+from .genicam_settings import GenicamSettings, apply, exposure_ns
 from .gi_modules import load
 from .pixel_formats import to_rgb_image
-from .triggers import ANSWER_LIMIT_S, Trigger, TriggerLedger, frame_gap
+from .triggers import frame_gap
 
 log = logging.getLogger(__name__)
 SILENT_LIMIT_S = 5.0
 _PING_AFTER_S = 1.0
 """A quiet camera is asked this often whether it is still there and ours."""
-_UNANSWERED_LIMIT = 5
-"""So many triggers in a row without a picture: the camera is there, but not with us."""
 _SOCKET_BUFFER_BYTES = 8 << 20
 _LOOPBACK_PACKET_BYTES = 8000
 _CLOCK_LATCHES = (("TimestampLatch", "TimestampLatchValue"),
@@ -61,19 +58,15 @@ class AravisSource:
         buffers: int = 8,
         packet_size: int | None = None,
         packet_socket: bool = True,
-        answer_ms: float = 1e3 * ANSWER_LIMIT_S,
     ) -> None:
         self._target, self._clock = target, clock
         self._settings = settings or GenicamSettings()
         self._buffers, self._packet_size = buffers, packet_size
         self._packet_socket = packet_socket
-        self._software = self._settings.trigger.lower() == "software"
         # A triggered camera may be idle for hours; one that runs by itself may not.
         self.silent_limit_s = SILENT_LIMIT_S if self._settings.trigger == "off" else 0.0
-        self.ledger = TriggerLedger(clock, answer_ms / 1e3)
         self.lost_frames = 0
         """Frames that the camera counted and nobody received, since the process started."""
-        self._send_lock = threading.Lock()
         self._ready: deque[Shot] = deque()
         self._lost = threading.Event()
         self._aravis: Any = None
@@ -103,7 +96,6 @@ class AravisSource:
         camera = self._camera
         try:
             self._format = apply(self._aravis, camera, self._settings, self._target)
-            self.ledger.spacing_s = spacing_s(camera) if self._software else 0.0
             self._exposure_ns = exposure_ns(camera)
             self._device_clock = DeviceClock()
             self._latch_clock(camera)
@@ -125,57 +117,15 @@ class AravisSource:
             raise explained(error, self._target) from error
         self._heard_ns = self._clock.mono_ns()
 
-    def trigger(self, part_id: str | None) -> int:
-        if not self._software:
-            raise CameraError(
-                f"camera aravis:{self._target} is not set to a software trigger",
-                "add trigger=software to its address",
-            )
-        with self._send_lock:
-            trigger = self.ledger.note(part_id)
-            camera = self._camera
-            if trigger.failure is None and (self._stream is None or self._lost.is_set()):
-                self.ledger.fail(trigger, "no_frame", "the camera was lost and is being reopened")
-            elif trigger.failure is None:
-                try:
-                    camera.software_trigger()
-                except Exception as error:
-                    self._lost.set()  # the next ones need not wait for the same time-out
-                    text = explained(error, self._target).sentence
-                    self.ledger.fail(trigger, "no_frame", text)
-            return trigger.number
-
-    def unanswered(self) -> list[Shot]:
-        self.ledger.fail_all("no_frame", "the camera was given up before the picture came")
-        self._ready.extend(self._failed(one) for one in self.ledger.overdue())
-        shots = list(self._ready)
-        self._ready.clear()
-        return shots
-
-    def inherit(self, old: Source) -> None:
-        if isinstance(old, AravisSource):
-            # The old one's thread may still come back from its driver; it then has a ledger of
-            # its own in which to find nothing.
-            self.ledger, old.ledger = old.ledger, self.ledger
-            self.ledger.fail_all("no_frame", "the driver hung and was replaced")
-
     def grab(self, timeout_s: float) -> Shot | None:
-        self._ready.extend(self._failed(one) for one in self.ledger.overdue())
         if self._ready:
             return self._ready.popleft()
-        if (silent := self.ledger.timed_out) >= _UNANSWERED_LIMIT:
-            raise CameraError(
-                f"camera aravis:{self._target} gave no picture for {silent} triggers in a row",
-                "check its trigger settings, exposure time and the network",
-            )
         if self._lost.is_set() or self._stream is None:
             raise CameraError(
                 f"camera aravis:{self._target} is lost: it does not answer any more",
                 "check power, cable and switch; was it taken over by another program?",
             )
-        # A trigger may become overdue, or fail in its sender's thread, while this one waits.
-        wait_s = min(timeout_s, 0.02) if self._software else timeout_s
-        buffer = self._stream.timeout_pop_buffer(round(wait_s * 1e6))
+        buffer = self._stream.timeout_pop_buffer(round(timeout_s * 1e6))
         if buffer is None:
             self._ask_if_there()
             return None
@@ -188,7 +138,6 @@ class AravisSource:
 
     def close(self) -> None:
         camera, stream, self._camera, self._stream = self._camera, self._stream, None, None
-        self.ledger.fail_all("no_frame", "the camera was lost before its picture came")
         if camera is None:
             return
         camera.get_device().disconnect(self._handler)
@@ -257,26 +206,11 @@ class AravisSource:
             int(buffer.get_timestamp()), int(buffer.get_system_timestamp()), self._exposure_ns
         )
         mono_ns = self._clock.mono_ns() - (self._clock.wall_ns() - wall_ns)
-        part, number = Part(), None
-        if self._software:
-            before, own = self.ledger.match(frame_id, mono_ns, error_ns)
-            self._ready.extend(self._failed(one) for one in before)
-            if own is None:
-                log.warning(
-                    "camera aravis:%s: frame %d belongs to no trigger; ignored",
-                    self._target,
-                    frame_id,
-                )
-                return
-            part = Part(
-                own.part_id, own.number, "camera" if own.part_id is None else "plc", "exact"
-            )
-        else:
-            self._count_gap(frame_id, wall_ns, mono_ns)
-            self._counted += 1
-            number = self._counted
-            if self._settings.trigger != "off":
-                part = Part(None, number, "camera", "exact")
+        part = self._part_of(frame_id, wall_ns, mono_ns, error_ns)
+        if part is None:
+            name = self._target
+            log.warning("camera aravis:%s: frame %d is nobody's; ignored", name, frame_id)
+            return
         status = buffer.get_status()
         good = status == self._aravis.BufferStatus.SUCCESS
         pixels, detail = None, ""
@@ -299,39 +233,31 @@ class AravisSource:
             )
         )
 
-    def _count_gap(self, frame_id: int, wall_ns: int, mono_ns: int) -> None:
-        """Frames the camera took and nobody received; behind a trigger line each was a part."""
+    def _part_of(self, frame_id: int, wall_ns: int, mono_ns: int, error_ns: int) -> Part | None:
+        """Whose picture it is (None: nobody's). Frames that the camera took and nobody received
+        are counted; behind a trigger line each was a part, and gets a shot that says so."""
         missing = 0 if self._last_id is None else frame_gap(self._last_id, frame_id) - 1
         self._last_id = frame_id
         self.lost_frames += missing
         if self._settings.trigger == "off":
-            return
+            return Part()
         for _ in range(missing):
             self._counted += 1
-            self._ready.append(
-                Shot(
-                    pixels=None,
-                    captured_ns=wall_ns,
-                    captured_mono_ns=mono_ns,
-                    captured_source="receive",
-                    part=Part(None, self._counted, "camera", "exact"),
-                    failure="no_frame",
-                    detail="the camera took the picture, all of its packets were lost",
-                )
-            )
+            part = Part(None, self._counted, "camera", "exact")
+            text = "the camera took the picture, all of its packets were lost"
+            self._ready.append(without_picture(wall_ns, mono_ns, part, "no_frame", text))
+        self._counted += 1
+        return Part(None, self._counted, "camera", "exact")
 
-    def _failed(self, trigger: Trigger) -> Shot:
-        return Shot(
-            pixels=None,
-            captured_ns=trigger.fired_wall_ns,
-            captured_mono_ns=trigger.fired_mono_ns,
-            captured_source="receive",
-            part=Part(
-                trigger.part_id,
-                trigger.number,
-                "camera" if trigger.part_id is None else "plc",
-                "exact",
-            ),
-            failure=trigger.failure,
-            detail=trigger.detail,
-        )
+
+def without_picture(wall_ns: int, mono_ns: int, part: Part, failure: str, detail: str) -> Shot:
+    """A part whose picture never came; the times are those of its trigger."""
+    return Shot(
+        pixels=None,
+        captured_ns=wall_ns,
+        captured_mono_ns=mono_ns,
+        captured_source="receive",
+        part=part,
+        failure=failure,
+        detail=detail,
+    )

@@ -11,13 +11,14 @@ class Backoff:
 
     The jitter keeps several cameras on one switch from coming back in step. A camera that ran for
     `healthy_s` starts again at `first_s`; one that fails at once keeps its place, so a camera that
-    opens and dies in a loop never makes a busy one.
+    opens and dies in a loop never makes a busy one. The limit is what keeps the promise that good
+    results are back ten seconds after a camera is.
     """
 
     def __init__(
         self,
         first_s: float = 0.25,
-        limit_s: float = 10.0,
+        limit_s: float = 5.0,
         healthy_s: float = 30.0,
         jitter: Callable[[], float] = random.random,
     ) -> None:

@@ -59,6 +59,13 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class FreeRunning(Protocol):
+    """A live camera that sends frames by itself: `silent_limit_s` without one, and it is lost."""
+
+    silent_limit_s: float
+
+
+@runtime_checkable
 class Triggered(Protocol):
     """A source that takes a picture when it is told to (`aravis:` with a software trigger).
 
@@ -79,8 +86,13 @@ class Triggered(Protocol):
         For whoever gives a source up: a hung driver's thread, the end of the line.
         """
 
+
+@runtime_checkable
+class Heir(Protocol):
+    """A source that can go on where the one it replaces (its thread hangs) has stopped."""
+
     def inherit(self, old: Source) -> None:
-        """Go on with the numbers and open triggers of the source that this one replaces."""
+        """Take over its numbers; its open triggers become failures of this one."""
 
 
 def frame_of(shot: Shot, camera: str, camera_seq: int) -> Frame:

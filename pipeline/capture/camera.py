@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from ...errors import CameraError
@@ -21,8 +21,8 @@ from ..pairing import TriggerSettings
 from ..records import Frame
 from ..wire_messages import CameraFields, QuantileFields
 from .backoff import Backoff
-from .base import EndOfStream, Shot, Source, Triggered, frame_of
-from .frozen import FrozenCheck
+from .base import EndOfStream, FreeRunning, Heir, Shot, Source, Triggered, frame_of
+from .image_checks import ImageChecks
 
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
@@ -70,6 +70,8 @@ class _Session:
     abandoned: threading.Event = field(default_factory=threading.Event)
     driver_since_ns: int | None = None
     """When the driver call that is under way began."""
+    heard_ns: int = 0
+    """When it last sent something, or was opened."""
 
 
 class Camera:
@@ -97,7 +99,7 @@ class Camera:
         self._changed = changed
         self._prepared = prepared
         self._backoff = backoff or Backoff()
-        self._frozen = FrozenCheck(frozen_after)
+        self._checks = ImageChecks(frozen_after, clock)
         self._hang_limit_ns = round(hang_limit_s * 1e9)
         self._stop = threading.Event()
         self._handover = threading.Lock()
@@ -135,6 +137,11 @@ class Camera:
             return True
         thread.join(timeout_s)
         return not thread.is_alive()
+
+    @property
+    def alarms(self) -> dict[str, str]:
+        """What is wrong with its pictures: name of the alarm to text."""
+        return self._checks.alarms
 
     @property
     def finished(self) -> bool:
@@ -185,6 +192,8 @@ class Camera:
                 self._enter("failed", text)
                 return
             self._session = _Session(self._make_source())
+            if isinstance(self._session.source, Heir):
+                self._session.source.inherit(session.source)
             self._enter("reopening", text)
             self._start(self._session, is_open=False)
 
@@ -226,15 +235,39 @@ class Camera:
         return self._stop.is_set() or self._admission.closed or session.abandoned.is_set()
 
     def _grab(self, session: _Session) -> Shot | None:
-        shot = self._in_driver(session, lambda: session.source.grab(GRAB_TIMEOUT_S))
-        if shot is None or shot.pixels is None or not session.source.live:
+        source = session.source
+        shot = self._in_driver(session, lambda: source.grab(GRAB_TIMEOUT_S))
+        now_ns = self._clock.mono_ns()
+        if shot is None:
+            if source.live and isinstance(source, FreeRunning):
+                self._check_silence(source.silent_limit_s, now_ns - session.heard_ns)
+            return None
+        session.heard_ns = now_ns
+        # Files may show anything, again and again.
+        if shot.pixels is None or shot.captured_source == "file" or not source.live:
             return shot
-        if self._frozen.is_frozen(shot.pixels):
+        alarms = dict(self._checks.alarms)
+        fault = self._checks.fault(shot.pixels)
+        if fault is not None:
+            reason, text = fault
+            if shot.part.trigger_seq is not None:
+                # Somebody waits for this part's result.
+                self._admit(session, replace(shot, pixels=None, failure=reason, detail=text))
             raise CameraError(
-                f"camera {self.name} is frozen: {self._frozen.repeats} equal images in a row",
-                "check exposure trigger and cable; restart the camera",
+                f"camera {self.name} {text}",
+                "check exposure, trigger and cable; restart the camera",
             )
+        if self._checks.alarms != alarms:
+            log.warning("camera %s: %s", self.name, self._checks.alarms or "its pictures are well")
+            self._changed(self)
         return shot
+
+    def _check_silence(self, limit_s: float, silent_ns: int) -> None:
+        if limit_s and silent_ns > limit_s * 1e9:
+            raise CameraError(
+                f"camera {self.name} has sent nothing for {silent_ns / 1e9:.1f} s",
+                "is it still connected and running?",
+            )
 
     def _admit(self, session: _Session, shot: Shot) -> None:
         frame = self._prepared(frame_of(shot, self.name, self.status.admitted + 1))
@@ -253,7 +286,8 @@ class Camera:
         self._in_driver(session, session.source.configure)
         if session.abandoned.is_set():
             return
-        self.status.opened_mono_ns = self._clock.mono_ns()
+        self.status.opened_mono_ns = session.heard_ns = self._clock.mono_ns()
+        self._checks.reopened()
         self._enter("running")
 
     def _reopen(self, session: _Session, error: CameraError) -> None:

@@ -2,6 +2,7 @@
 
 0   /dev/video0   /dev/v4l/by-id/...   [?width=1280&height=720&fps=30]
 aravis:[ID, serial or address]  [?trigger=software&exposure_us=5000&GammaEnable=false]
+csi:0[?width=1920&height=1080&fps=30&flip=2]       gst:PIPELINE (as for gst-launch-1.0)
 file:belt.mp4[?pace=true]       dir:parts/[?pace_hz=5]
 test:seed=1,defect=0.1,rate=30,count=1000,size=256,bank=32
 top=dir:parts/                  any of them with a name for the camera
@@ -66,6 +67,13 @@ def _yes_no(text: str) -> bool:
     return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text]
 
 
+def _flip(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 7:
+        raise ValueError
+    return value
+
+
 def _text(text: str) -> str:
     return text
 
@@ -91,6 +99,8 @@ OPTIONS: dict[str, dict[str, Reader]] = {
         "packet_size": _count,
         "packet_socket": _yes_no,
     },
+    "csi": {"width": _count, "height": _count, "fps": _positive, "flip": _flip},
+    "gst": {},
     "file": {"pace": _yes_no},
     "dir": {"pace_hz": _positive},
     "test": {
@@ -135,11 +145,17 @@ def parse_uri(text: str) -> CameraUri:
             _nearest(scheme, known, ":") + "; known are an index, /dev/..., "
             + ", ".join(f"{name}:" for name in known),
         )  # fmt: skip
+    if scheme == "gst":
+        if not body.strip():
+            raise ConfigError(f"camera '{text}' has no pipeline", "for example gst:videotestsrc")
+        return CameraUri(scheme, body, {}, name)
     if scheme == "test":
         return _checked(CameraUri(scheme, "", _pairs(body, ",", text), name), text)
     target, _, query = body.partition("?")
     if not target and scheme != "aravis":
         raise ConfigError(f"camera '{text}' names no path", f"write {scheme}:PATH")
+    if scheme == "csi" and not target.isdigit():
+        raise ConfigError(f"camera '{text}': csi: takes the number of a sensor", "write csi:0")
     return _checked(CameraUri(scheme, target, _pairs(query, "&", text), name), text)
 
 
@@ -158,7 +174,7 @@ def is_live(uri: CameraUri) -> bool:
     """Whether the camera runs by itself; `latest` is then the promise that can be kept."""
     if uri.scheme == "aravis":
         return uri.options.get("trigger", "off") == "off"
-    return uri.scheme == "device" or uri.scheme in NETWORK_SCHEMES
+    return uri.scheme in ("device", "csi", "gst") or uri.scheme in NETWORK_SCHEMES
 
 
 def takes_orders(uri: CameraUri) -> bool:
@@ -180,8 +196,23 @@ def open_source(uri: CameraUri, clock: Clock = SYSTEM_CLOCK) -> Source:
         from .opencv import DeviceSource
 
         return DeviceSource(uri.target, clock, **options)  # type: ignore[arg-type]
+    if uri.scheme in ("gst", "csi"):
+        from .csi import csi_pipeline
+        from .gstreamer import GStreamerSource
+
+        if uri.scheme == "gst":
+            return GStreamerSource(uri.target, clock)
+        pipeline = csi_pipeline(int(uri.target), **options)  # type: ignore[arg-type]
+        return GStreamerSource(
+            pipeline,
+            clock,
+            f"csi:{uri.target}",
+            "is this a Jetson, and the sensor connected? After an unclean exit: "
+            "systemctl restart nvargus-daemon",
+        )
     if uri.scheme == "aravis":
         from .aravis import AravisSource
+        from .aravis_software import TriggeredAravis
         from .genicam_settings import GenicamSettings
 
         names = {one.name for one in fields(GenicamSettings)} & options.keys()
@@ -189,6 +220,10 @@ def open_source(uri: CameraUri, clock: Clock = SYSTEM_CLOCK) -> Source:
             **{name: options.pop(name) for name in names},  # type: ignore[arg-type]
             features=features(uri),
         )
+        if settings.trigger.lower() == "software":
+            return TriggeredAravis(uri.target, clock, settings, **options)  # type: ignore[arg-type]
+        if "answer_ms" in options:
+            raise ConfigError("answer_ms= is of a software trigger", "add trigger=software")
         return AravisSource(uri.target, clock, settings, **options)  # type: ignore[arg-type]
     if uri.scheme == "file":
         from .video_file import VideoFileSource

@@ -55,6 +55,12 @@ def gige() -> ModuleType:
     return _load("fake_gige")
 
 
+@pytest.fixture(scope="session")
+def gstreamer() -> None:
+    """GStreamer's Python binding is there."""
+    _need_gobject("Gst-1.0", "GstApp-1.0")
+
+
 def _need_gobject(*names: str) -> None:
     """Skip where GObject libraries for cameras are missing; on CI they have to be there."""
     try:

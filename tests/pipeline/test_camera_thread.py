@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -12,6 +13,7 @@ from skrd4ad.pipeline.admission import Admission
 from skrd4ad.pipeline.capture.backoff import Backoff
 from skrd4ad.pipeline.capture.camera import Camera
 from skrd4ad.pipeline.clock import SYSTEM_CLOCK
+from skrd4ad.pipeline.records import Part
 
 QUICK = {"first_s": 0.001, "limit_s": 0.002}
 
@@ -32,8 +34,8 @@ def camera_on(source: object, depth: int = 50, **backoff: float) -> tuple[Camera
 
 def test_backoff_doubles_with_jitter_up_to_its_limit_and_resets_when_healthy() -> None:
     longest = Backoff(jitter=lambda: 0.0)
-    assert [longest.wait_s(0) for _ in range(8)] == [0.25, 0.5, 1, 2, 4, 8, 10, 10]
-    assert longest.wait_s(29.9) == 10
+    assert [longest.wait_s(0) for _ in range(8)] == [0.25, 0.5, 1, 2, 4, 5, 5, 5]
+    assert longest.wait_s(29.9) == 5
     assert longest.wait_s(30) == 0.25
     shortest = Backoff(jitter=lambda: 1.0)
     assert [shortest.wait_s(0) for _ in range(3)] == [0.125, 0.25, 0.5]
@@ -120,8 +122,8 @@ def test_stop_ends_the_thread_from_any_state(parts: ModuleType, where: str) -> N
 
 
 def test_a_live_camera_that_repeats_one_image_is_frozen_and_reopened(parts: ModuleType) -> None:
-    same = [parts.shot(1) for _ in range(12)]
-    source = parts.ScriptedSource([*same, parts.shot(2), parts.shot(3)], live=True)
+    shots = [replace(parts.shot(n), part=Part()) for n in [*[1] * 12, 2, 3]]
+    source = parts.ScriptedSource(shots, live=True)
     camera, admission, states = camera_on(source)
     camera.open()
     camera.start()
@@ -211,3 +213,110 @@ def test_a_driver_that_hangs_again_and_again_ends_the_line(parts: ModuleType) ->
     release.set()
     camera.stop()
     assert camera.join(10)
+
+
+class Triggerable:
+    """A scripted camera that counts triggers, as `Triggered` sources do."""
+
+    def __init__(self, scripted: object) -> None:
+        self.scripted, self.numbers = scripted, 0
+        self.live = True
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.scripted, name)
+
+    def open(self) -> None:
+        self.scripted.open()
+
+    def configure(self) -> None:
+        self.scripted.configure()
+
+    def grab(self, timeout_s: float) -> object:
+        return self.scripted.grab(timeout_s)
+
+    def close(self) -> None:
+        self.scripted.close()
+
+    def trigger(self, part_id: str | None) -> int:
+        self.numbers += 1
+        return self.numbers
+
+    def unanswered(self) -> list[object]:
+        return []
+
+    def inherit(self, old: object) -> None:
+        self.numbers = old.numbers
+
+
+def test_the_numbers_of_triggers_go_on_when_a_hung_thread_is_replaced(parts: ModuleType) -> None:
+    hanging, release = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hanging.set()
+        release.wait(30)
+
+    sources = [
+        Triggerable(parts.ScriptedSource([hang], live=True)),
+        Triggerable(parts.ScriptedSource([], live=True, then="idle")),
+    ]
+    camera, _, hand = hung_camera(parts, sources)
+    camera.open()
+    camera.start()
+    assert [camera.trigger(None) for _ in range(3)] == [1, 2, 3]
+    assert hanging.wait(10)
+    hand.advance_s(15.1)
+    camera.replace_if_hung()
+    assert camera.trigger(None) == 4
+    release.set()
+    camera.stop()
+    assert camera.join(10)
+
+
+def test_a_frozen_picture_of_a_triggered_part_is_its_result(parts: ModuleType) -> None:
+    source = parts.ScriptedSource([parts.shot(1) for _ in range(12)], live=True)
+    camera, admission, _ = camera_on(source)
+    camera.open()
+    camera.start()
+    assert camera.join(10)
+    failures = [ticket.frame.failure for ticket in admission.take(50)]
+    assert failures == [None] * 10 + ["frozen"] * 2
+
+
+def test_another_size_after_a_reopen_is_not_judged(parts: ModuleType) -> None:
+    small = replace(parts.shot(9, size=16), part=Part())
+    shots = [replace(parts.shot(n), part=Part()) for n in (1, 2)]
+    source = parts.ScriptedSource([shots[0], CameraError("lost"), small, shots[1]], live=True)
+    camera, admission, _ = camera_on(source)
+    details: list[str] = []
+    camera._changed = lambda one: details.append(one.status.detail)
+    camera.open()
+    camera.start()
+    assert camera.join(10)
+    assert [ticket.frame.frame_id for ticket in admission.take(50)] == [1, 2]
+    assert any("delivers 16 x 16 pixels now, it was 32 x 32" in text for text in details)
+    assert camera.status.reconnects == 2
+
+
+def test_a_free_running_camera_that_falls_silent_is_lost(parts: ModuleType) -> None:
+    hand = parts.HandClock()
+
+    def wait() -> None:
+        hand.advance_s(1.0)
+
+    source = parts.ScriptedSource([parts.shot(1), *[wait] * 7, parts.shot(2)], live=True)
+    source.silent_limit_s = 5.0
+    admission = Admission("every", depth=50)
+    details: list[str] = []
+    camera = Camera(
+        "cam",
+        lambda: source,
+        admission,
+        hand.clock,
+        lambda camera: details.append(camera.status.detail),
+        Backoff(**QUICK),
+    )
+    camera.open()
+    camera.start()
+    assert camera.join(10)
+    assert source.calls.count("open") == 2
+    assert any("has sent nothing for 6.0 s" in text for text in details)
