@@ -247,7 +247,9 @@ class ControlServer:
         op, outcome = op_of(request), error or "done"
         if not isinstance(request, Audit) or error:
             text = arguments_of(request)
-            log.info("audit: %s (%s) %s %s: %s", who.name, who.role, op, text, outcome)
+            # A trigger is a part, and a line has many a second; the audit list has all of them.
+            level = logging.DEBUG if isinstance(request, Trigger) else logging.INFO
+            log.log(level, "audit: %s (%s) %s %s: %s", who.name, who.role, op, text, outcome)
             self._note(who, op, text, outcome)
         return self._answer(request.id, op, ok=not error, error=error[:500], **(found or {}))
 

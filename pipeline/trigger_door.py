@@ -201,28 +201,41 @@ class TriggerDoor:
         return ControlRefused(text, "this part is not inspected: reject it, and slow the feeder")
 
     def _fire_all(self) -> None:
-        while (order := self._orders.get()) is not None:
-            number, part_id = order
-            with self._lock:
-                if number not in self._parts:
-                    # Given up while it waited: its picture would be nobody's.
-                    self._conclude(self._pairing.fail(number, CAMERA_LOST, "not fired"))
-                    continue
-            try:
-                count = self._fire(part_id)
-            except CameraError as error:
-                with self._lock:
-                    self._conclude(self._pairing.fail(number, CAMERA_LOST, error.sentence))
-            except Exception as error:
-                # Drivers raise classes of their own; the part is lost, the line goes on.
-                log.exception("camera %s: the trigger failed", self.camera)
-                text = f"the trigger failed: {type(error).__name__}: {error}"
-                with self._lock:
-                    self._conclude(self._pairing.fail(number, CAMERA_LOST, text))
+        while self.fire_next():
+            pass
+
+    def fire_next(self, wait: bool = True) -> bool:
+        """Fire the camera for the oldest order; False when there is none, or the door was stopped.
+
+        For the thread that `start` begins, or for whoever has one of its own.
+        """
+        try:
+            order = self._orders.get(block=wait)
+        except queue.Empty:
+            return False
+        if order is None:
+            return False
+        number, part_id = order
+        with self._lock:
+            if number not in self._parts:
+                # Given up while it waited: its picture would be nobody's.
+                self._conclude(self._pairing.fail(number, CAMERA_LOST, "not fired"))
+                return True
+        count, text = 0, ""
+        try:
+            count = self._fire(part_id)
+        except CameraError as error:
+            text = error.sentence
+        except Exception as error:
+            # Drivers raise classes of their own; the part is lost, the line goes on.
+            log.exception("camera %s: the trigger failed", self.camera)
+            text = f"the trigger failed: {type(error).__name__}: {error}"
+        with self._lock:
+            if text:
+                self._conclude(self._pairing.fail(number, CAMERA_LOST, text))
             else:
-                with self._lock:
-                    now_ns = self._clock.mono_ns()
-                    self._conclude(self._pairing.fired(number, count, now_ns))
+                self._conclude(self._pairing.fired(number, count, self._clock.mono_ns()))
+        return True
 
     def _conclude(self, outcomes: list[Outcome]) -> None:
         """Deliver what was settled; the alarm follows the pairing's state. Under the lock."""

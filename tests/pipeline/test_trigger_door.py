@@ -1,0 +1,220 @@
+"""The door and the admission behind it under random interleavings, with a clock turned by hand:
+admitted = results + dropped + pending after every single operation."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skrd4ad.errors import CameraError
+from skrd4ad.pipeline.admission import Admission, Ticket
+from skrd4ad.pipeline.control_port import ControlRefused
+from skrd4ad.pipeline.outlet import Alarm
+from skrd4ad.pipeline.pairing import TriggerSettings
+from skrd4ad.pipeline.records import Announced, Frame, Part
+from skrd4ad.pipeline.trigger_door import Refused, TriggerDoor
+
+PIXELS = np.zeros((2, 2, 3), np.uint8)
+UNDER_WAY = 5
+
+
+class Play:
+    """A camera, a door, an admission and an infer thread, one operation at a time."""
+
+    def __init__(self, parts: ModuleType, match: str, fire: str, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.hand = parts.HandClock(10**9)
+        self.announced: list[Announced] = []
+        self.refused: list[Refused] = []
+        self.alarms: list[Alarm] = []
+        self.admission = Admission(
+            "every", depth=2, clock=self.hand.clock, on_admitted=self.announced.append
+        )
+        window_ms = None if match == "exact" and fire == "software" else 40.0
+        self.door = TriggerDoor(
+            "cam",
+            TriggerSettings(
+                fire=fire, match=match, limit_ms=100.0, window_ms=window_ms, under_way=UNDER_WAY
+            ),
+            self.admission,
+            self.hand.clock,
+            self._fire,
+            self.alarms.append,
+            self.refused.append,
+        )
+        self.answered: list[int] = []
+        self.flying: list[Ticket] = []
+        self.settled: list[Frame] = []
+        self.count = 0
+        self.pictures: list[tuple[int, int]] = []
+        """(the camera's counter, when it was taken) of pictures on their way."""
+
+    def _fire(self, part_id: str | None) -> int:
+        if self.dice.random() < 0.05:
+            raise CameraError("no answer")
+        return self._expose()
+
+    def _expose(self) -> int:
+        self.count += 1
+        if self.dice.random() > 0.1:
+            self.pictures.append((self.count, self.hand.now_ns))
+        return self.count
+
+    # ---- operations ------------------------------------------------------------------------
+
+    def order(self) -> None:
+        if self.door.settings.fire == "external" and self.dice.random() < 0.9:
+            self._expose()
+        try:
+            self.answered.append(self.door.trigger(f"A-{len(self.announced)}"))
+        except ControlRefused as refusal:
+            stuck = "does not take its triggers" in refusal.sentence  # given up, not yet fired
+            assert stuck or self.under_way >= UNDER_WAY
+
+    def fire(self) -> None:
+        self.door.fire_next(wait=False)
+
+    def picture(self) -> None:
+        if not self.pictures:
+            return
+        count, taken_ns = self.pictures.pop(0)
+        if self.dice.random() < 0.03:
+            self.pictures.insert(0, (count, taken_ns))  # and once more
+        self.door.admit(
+            Frame(
+                camera="cam",
+                camera_seq=0,
+                frame_id=count,
+                captured_ns=taken_ns,
+                captured_mono_ns=taken_ns,
+                captured_source="device",
+                captured_error_ns=0,
+                pixels=PIXELS,
+                part=Part(trigger_seq=count),
+            )
+        )
+
+    def foreign(self) -> None:
+        if self.dice.random() < 0.02:
+            self._expose()
+
+    def take(self) -> None:
+        tickets = self.admission.take(self.dice.randint(1, 3))
+        self.flying += tickets or []
+
+    def settle(self) -> None:
+        if self.flying:
+            ticket = self.flying.pop(self.dice.randrange(len(self.flying)))
+            self.admission.settle(ticket)
+            self.settled.append(ticket.frame)
+
+    def expire(self) -> None:
+        self.door.expire()
+
+    def camera(self) -> None:
+        if self.dice.random() < 0.1:
+            self.door.camera_is(self.dice.random() < 0.7, "unplugged")
+
+    def resync(self) -> None:
+        if self.dice.random() < 0.1:
+            self.door.resync()
+
+    def run(self, operations: int) -> None:
+        self.door.camera_is(True, "")
+        choices: list[Callable[[], None]] = [
+            *[self.order] * 4, *[self.fire] * 4, *[self.picture] * 4, *[self.take] * 4,
+            *[self.settle] * 6, self.foreign, self.expire, self.camera, self.resync,
+        ]  # fmt: skip
+        for _ in range(operations):
+            self.hand.now_ns += self.dice.randint(0, 6_000_000)
+            self.dice.choice(choices)()
+            self.check()
+
+    @property
+    def under_way(self) -> int:
+        balance = self.admission.balance()
+        return balance.waiting + balance.in_flight
+
+    def check(self) -> None:
+        balance = self.admission.balance()
+        assert balance.balanced, balance
+        assert balance.admitted == len(self.announced)
+        assert balance.results == len(self.settled)
+        assert balance.dropped == {}, "`every` never drops"
+        unannounced = len(self.announced) - len(self.answered)
+        assert self.under_way <= UNDER_WAY + unannounced
+
+    def end(self) -> None:
+        self.admission.close()
+        self.door.stop()
+        assert self.admission.ended
+        while (tickets := self.admission.take(4)) is not None:
+            self.flying += tickets
+            while self.flying:
+                self.settle()
+        while self.flying:
+            self.settle()
+        self.check()
+        assert self.admission.balance().pending == 0
+
+
+WAYS = [(match, fire) for match in ("exact", "time", "fifo") for fire in ("software", "external")]
+
+
+def play(parts: ModuleType, match: str, fire: str, seed: int, operations: int) -> Play:
+    game = Play(parts, match, fire, seed)
+    game.run(operations)
+    game.end()
+    by_number = Counter(
+        frame.part.trigger_seq for frame in game.settled if frame.part.source != "camera"
+    )
+    # Whoever was answered with a number has one result, and nobody else has any.
+    assert by_number == Counter(game.answered)
+    assert game.answered == list(range(1, len(game.answered) + 1))
+    # Parts enter in the order of their numbers, without a gap, and keep their names.
+    assert [part.camera_seq for part in game.announced] == list(range(1, len(game.announced) + 1))
+    names = {part.camera_seq: part.part.part_id for part in game.announced}
+    for frame in game.settled:
+        assert frame.part.part_id == names[frame.camera_seq]
+        assert (frame.pixels is None) == (frame.failure is not None)
+    actives = [alarm.active for alarm in game.alarms]
+    assert actives == [n % 2 == 0 for n in range(len(actives))], "an alarm was said twice"
+    return game
+
+
+@pytest.mark.parametrize(("match", "fire"), WAYS)
+def test_the_books_balance_over_random_interleavings(
+    parts: ModuleType, match: str, fire: str
+) -> None:
+    # Six ways: 10^5 operations, each with all of its checks.
+    game = play(parts, match, fire, seed=20261126, operations=17_000)
+    assert len(game.answered) > 1000
+    assert game.refused
+
+
+@settings(max_examples=60, deadline=None)
+@given(way=st.sampled_from(WAYS), seed=st.integers(0, 2**32))
+def test_the_books_balance_for_any_seed(parts: ModuleType, way: tuple[str, str], seed: int) -> None:
+    play(parts, *way, seed=seed, operations=150)
+
+
+def test_without_anything_wrong_every_part_has_its_picture(parts: ModuleType) -> None:
+    game = Play(parts, "exact", "software", seed=1)
+    game.dice.random = lambda: 0.99  # type: ignore[method-assign]  # no fault ever happens
+    game.door.camera_is(True, "")
+    for _ in range(50):
+        game.order()
+        game.fire()
+        game.picture()
+        game.take()
+        game.settle()
+        game.check()
+    game.end()
+    assert all(frame.pixels is not None for frame in game.settled)
+    assert len(game.settled) == 50
