@@ -6,15 +6,17 @@
                 case ResultMessage() if stream.status().ok: ...
                 case Gap(): ...
 
-One thread, no callbacks. A subscriber may start before its publisher and survives its restarts.
+Or with callbacks: `stream.run(on_item, on_status)`, in the caller's thread. A subscriber may start
+before its publisher and survives its restarts.
 With `replay`, events that were lost on the way are fetched from the box's journal by themselves.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -190,6 +192,35 @@ class Subscriber:
             if self.check.ended and not self._waiting and not self._filler.busy:
                 yield from self._last_maps()
                 return
+
+    def run(
+        self,
+        on_item: Callable[[Item, StreamStatus], None],
+        on_status: Callable[[StreamStatus], None] = lambda status: None,
+        stop: threading.Event | None = None,
+        *,
+        first_s: float = 30.0,
+        silent_s: float = 5.0,
+        tick_s: float = 0.05,
+    ) -> None:
+        """Call `on_item` with each message or notice and the status at that moment.
+
+        `on_status` is told whenever verdicts may be acted on, or no longer: also when nothing
+        arrives, within `tick_s`. Returns at BYE or when `stop` is set. Raises NetworkError as
+        `items` does; `on_status` has been told before.
+        """
+        acting = False
+        for item in self.ticks(first_s, silent_s, tick_s):
+            status = self.status()
+            if status.ok != acting:
+                acting = status.ok
+                on_status(status)
+            if item is not None:
+                on_item(item, status)
+            if stop is not None and stop.is_set():
+                return
+        if acting and not self.status().ok:
+            on_status(self.status())
 
     def status(self) -> StreamStatus:
         """alive, fresh, contiguous and valid, now."""

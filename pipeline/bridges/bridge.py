@@ -146,7 +146,7 @@ def _opcua(arguments: argparse.Namespace, feed: Feed) -> Uplink:
 
     host, port = _address(arguments.listen, "--listen")
     check_exposure(f"tcp://{host}:{port}", insecure=arguments.insecure)
-    return OpcUaUplink(host, port)
+    return OpcUaUplink(host, port, feed.acknowledge_losses)
 
 
 def _modbus(arguments: argparse.Namespace, feed: Feed) -> Uplink:

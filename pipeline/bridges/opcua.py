@@ -5,13 +5,16 @@
 
 Each result is also an event of the type ResultReadyEventType, so that none is missed between two
 samples. The names follow the companion specification; its types are not instantiated. Clients may
-read and subscribe, nothing else. A publishing interval lies between: not for a reject gate.
+read, subscribe and call AcknowledgeLosses, nothing else. A publishing interval lies between: not
+for a reject gate.
 """
 
 from __future__ import annotations
 
 import datetime
 import logging
+import socket
+from collections.abc import Callable
 from typing import Any
 
 from asyncua import Node, Server, ua
@@ -38,9 +41,17 @@ class OpcUaUplink:
 
     needs_box = True
 
-    def __init__(self, host: str, port: int, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        acknowledge: Callable[[], None],
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._address = (host, port)
         self.endpoint = f"opc.tcp://{host}:{port}/skrd4ad"
         self.name = f"opcua at {self.endpoint}"
+        self._acknowledge = acknowledge
         self._clock = clock
         self._box = ""
         self._loop: LoopThread | None = None
@@ -60,6 +71,8 @@ class OpcUaUplink:
         self._stale, self._next_tick_ns = False, 0
         self._loop = LoopThread("opcua")
         try:
+            # The server needs seconds to build its address space: first see whether it may listen.
+            socket.create_server(self._address).close()
             self._loop.run(self._start(), _START_LIMIT_S)
         except (OSError, ua.UaError) as error:
             raise UplinkLost(f"{self.endpoint}: {error}") from None
@@ -118,6 +131,11 @@ class OpcUaUplink:
         self._machine = await self._object(machines, self._box)
         for name, typed in MACHINE.items():
             await self._variable(self._machine, self._box, name, typed)
+        await self._machine.add_method(
+            ua.NodeId(f"{self._box}.AcknowledgeLosses", index),
+            ua.QualifiedName("AcknowledgeLosses", index),
+            self._on_acknowledge,
+        )
         self._results = await self._object(self._machine, f"{self._box}.Results")
         event_type = await server.create_custom_event_type(
             index,
@@ -129,6 +147,11 @@ class OpcUaUplink:
         self._events = await server.get_event_generator(event_type, self._machine)
         await server.start()
         self._server = server
+
+    def _on_acknowledge(self, parent: ua.NodeId) -> list[ua.Variant]:
+        log.info("an OPC UA client acknowledged the lost events")
+        self._acknowledge()
+        return []
 
     async def _object(self, parent: Node, path: str) -> Node:
         name = path.rpartition(".")[2]
@@ -199,7 +222,7 @@ class OpcUaUplink:
             ua.NodeId(path, self._namespace),
             ua.DataValue(
                 Value=ua.Variant(value, kind),
-                StatusCode_=ua.StatusCode(status),
+                StatusCode=ua.StatusCode(status),
                 SourceTimestamp=datetime.datetime.now(datetime.timezone.utc),
             ),
         )
