@@ -1,7 +1,8 @@
 """Give the regions of a regions file thresholds of their own, from held-out good images.
 
 Each region's threshold is conformal at the target rate divided by the number of regions, so that a
-good part is rejected by any of them at most that often. --preview draws the regions on a picture.
+good part is rejected by any of them at most that often. --into-plan keeps the regions in the plan
+too, where the line finds them. --preview draws the regions on a picture.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 
 from ..engine.backends.base import BACKEND_CHOICES, open_engine
 from ..engine.images import read_rgb, write_png
-from ..engine.plan import load_plan
+from ..engine.plan import load_plan, replace_regions
 from ..engine.preprocess import map_to_image
 from ..errors import CalibrationError, ConfigError
 from .regions import (
     REST,
     Regions,
+    check_regions,
     load_regions,
     region_masks,
     region_scores,
@@ -52,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("IMAGE", "OUT.png"),
         help="draw the regions on IMAGE and stop",
     )
+    parser.add_argument(
+        "--into-plan",
+        action="store_true",
+        help="keep the regions in the plan too, for their camera (any, where they name none)",
+    )
+    parser.add_argument("--camera", help="identity of the camera they are for: serial or path")
     parser.add_argument("--backend", default="auto", choices=BACKEND_CHOICES, help="what scores")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -59,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Preview, or score good images and write each region's threshold into the regions file."""
     regions = load_regions(arguments.regions)
+    if arguments.camera is not None:
+        regions = msgspec.structs.replace(regions, camera=arguments.camera)
     if arguments.preview:
         image, out = arguments.preview
         write_png(out, draw_regions(read_rgb(image), regions))
@@ -72,17 +82,24 @@ def run(arguments: argparse.Namespace) -> int:
         msgspec.structs.replace(region, threshold=thresholds[region.name])
         for region in regions.regions
     )
-    store_regions(arguments.regions, msgspec.structs.replace(regions, regions=changed))
+    regions = msgspec.structs.replace(regions, regions=changed)
+    check_regions(regions)
+    if arguments.into_plan:
+        replace_regions(arguments.plan, regions)
+    store_regions(arguments.regions, regions)
     facts = {
         "regions": str(arguments.regions),
         "n_normals": n,
         "target_false_reject_rate": arguments.false_reject_rate,
         "thresholds": thresholds,
+        "into_plan": arguments.into_plan,
+        "camera": regions.camera,
     }
     if arguments.json:
         print(json.dumps(facts))
         return 0
-    print(f"{arguments.regions}: {n} good images, {arguments.false_reject_rate:.2%} over all")
+    also = f" and {arguments.plan}" if arguments.into_plan else ""
+    print(f"{arguments.regions}{also}: {n} good images, {arguments.false_reject_rate:.2%} over all")
     for name, value in thresholds.items():
         note = "  (the rest; the plan's own threshold judges it)" if name == REST else ""
         print(f"  {name:24} {value:.6g}{note}")

@@ -72,6 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", type=Path, metavar="OUT.html", help="write a page with the scores' histogram"
     )
+    parser.add_argument(
+        "--camera",
+        default="",
+        help="identity of the camera the images come from; a line with another camera refuses",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -83,7 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
     scores, defect_scores, source = _scores(arguments, plan, defects)
     before = plan.manifest.threshold
     chosen = choose(arguments, scores, defect_scores, source, before.revision if before else 0)
-    chosen = structs.replace(chosen, images=_image_baseline(arguments, plan))
+    chosen = structs.replace(
+        chosen, images=_image_baseline(arguments, plan), camera=arguments.camera
+    )
     facts = {
         "plan": str(arguments.plan),
         "digest": plan.digest,

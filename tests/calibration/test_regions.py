@@ -20,6 +20,7 @@ from skrd4ad.calibration.regions import (
 )
 from skrd4ad.cli import main
 from skrd4ad.engine.images import read_rgb, write_png
+from skrd4ad.engine.plan import load_plan
 from skrd4ad.engine.preprocess import map_to_image
 from skrd4ad.engine.spec import InputSpec, Roi, ScoreContract
 from skrd4ad.errors import CalibrationError, ConfigError
@@ -113,6 +114,10 @@ def test_too_few_images_for_so_many_regions_are_refused():
         (drawn(ignore=(HOLE[:2],)), "ignore polygon 1 has 2 corners"),
         (drawn(Region(name="a", polygon=HOLE, threshold=math.inf)), "not a finite number"),
         (drawn(Region(name="a", polygon=HOLE, min_area_px=-1)), "negative"),
+        (drawn(Region(name="a", polygon=HOLE, threshold=1, grow_threshold=2)), "above its thresh"),
+        (drawn(Region(name="a", polygon=HOLE, threshold=1, review_value=0.5)), "below its thresh"),
+        (drawn(Region(name="a", polygon=HOLE, grow_threshold=math.nan)), "not a finite number"),
+        (Regions(image_width=4, image_height=4, min_area_mm2=-1.0), "the picture: min_area_mm2"),
         (Regions(schema="other/1", image_width=4, image_height=4), "is not skrd4ad-regions/1"),
     ],
 )
@@ -169,6 +174,35 @@ def test_the_verb_writes_thresholds_that_the_good_parts_keep(tmp_path, tiny_plan
     assert stored.regions[0].threshold == facts["thresholds"]["left"]
     assert facts["thresholds"]["left"] > facts["thresholds"]["image"] > 0
     assert msgspec.structs.replace(stored, regions=(LEFT,)) == drawn(LEFT)
+
+
+def test_regions_go_into_the_plan_for_their_camera(tmp_path, tiny_plan, capsys):
+    plan = tmp_path / "part.plan"
+    plan.write_bytes(tiny_plan.read_bytes())
+    generator = np.random.default_rng(4)
+    for number in range(30):
+        pixels = np.full((64, 64, 3), (124, 116, 104), np.uint8)
+        pixels[8:24, 4:20] = generator.integers(90, 160, 3)
+        write_png(tmp_path / "good" / f"{number:02}.png", pixels)
+    path = tmp_path / "regions.yaml"
+    store_regions(path, msgspec.structs.replace(drawn(LEFT), min_area_px=7))
+    arguments = ["calibrate", "regions", "--plan", str(plan), "--regions", str(path)]
+    arguments += ["--images", str(tmp_path / "good"), "--false-reject-rate", "0.1", "--into-plan"]
+    for camera in ("left", "right", "left"):
+        assert main([*arguments, "--camera", camera]) == 0
+    stored = load_plan(plan).manifest.regions
+    assert [one.camera for one in stored] == ["right", "left"]
+    assert stored[1] == load_regions(path)
+    assert stored[1].regions[0].threshold is not None
+    assert stored[1].min_area_px == 7
+    assert load_plan(plan).read("model.onnx") == load_plan(tiny_plan).read("model.onnx")
+    # A band that would end below the threshold is refused, and nothing is written.
+    band = msgspec.structs.replace(LEFT, review_value=1e-6)
+    store_regions(path, drawn(band))
+    before = plan.read_bytes(), path.read_bytes()
+    assert main(arguments) == 2
+    assert "review_value 1e-06 is below its threshold" in capsys.readouterr().err
+    assert (plan.read_bytes(), path.read_bytes()) == before
 
 
 def test_the_preview_draws_and_changes_nothing_else(tmp_path, capsys):
