@@ -63,7 +63,7 @@ cameras:
   trigger: {{under_way: 64, limit_ms: 20000}}
 gates:
 - output: {{kind: file, path: {record}}}
-  delay_ms: 2500
+  delay_ms: 1500
   tolerance_ms: 4000
 publish: {{events: "tcp://127.0.0.1:0", maps: "tcp://127.0.0.1:0", control: "{control}"}}
 """
@@ -98,7 +98,7 @@ publish: {{events: "tcp://127.0.0.1:0", maps: "tcp://127.0.0.1:0", control: "{co
     assert [one["cam_seq"] for one in found] == list(range(1, PARTS + 1))
     assert [one["part"] for one in found] == [f"A-{number}" for number in range(PARTS)]
     assert [one["trigger_seq"] for one in found] == list(range(1, PARTS + 1))
-    # With 2.5 seconds to the gate every verdict was there; each decision is its own part's.
+    # With 1.5 seconds to the gate every verdict was there; each decision is its own part's.
     assert [one["cause"] for one in found] == [verdicts[seq] for seq in range(1, PARTS + 1)]
     assert [one["reject"] for one in found] == [one["cause"] != "ok" for one in found]
     assert gates is not None

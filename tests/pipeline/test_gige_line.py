@@ -1,0 +1,148 @@
+"""The whole way on a GigE Vision camera: orders over the control socket to `skrd4ad stream`, which
+triggers Aravis' fake camera; the events come back with the ids of the orders."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from skrd4ad.pipeline.control_client import ControlClient
+from skrd4ad.pipeline.control_port import ControlRefused
+from skrd4ad.pipeline.subscriber import Subscriber
+from skrd4ad.pipeline.wire import ResultMessage, StateMessage
+from skrd4ad.pipeline.wire_messages import ResultHeader
+
+ORDERS = 200
+SPACING_S = 0.025
+"""The fake camera looks for triggers a hundred times a second."""
+
+
+@pytest.fixture(scope="module")
+def fake(gige: ModuleType) -> Iterator[object]:
+    with gige.the_only_one() as camera:
+        yield camera
+
+
+class Stream:
+    """A stream on the camera, its events as they come, and orders by number."""
+
+    def __init__(self, plan: Path, folder: Path, uri: str) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            control = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        station = folder / "station.yaml"
+        station.write_text(
+            f"""
+plan: {plan}
+cameras:
+- name: top
+  uri: "{uri}?width=128&height=96&fps=100&exposure_us=2000&trigger=software"
+  trigger: {{limit_ms: 3000, under_way: 64}}
+publish: {{events: "tcp://127.0.0.1:0", maps: "tcp://127.0.0.1:0", control: "{control}"}}
+"""
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "skrd4ad", "stream", "--station", str(station), "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        ready = json.loads(self.process.stdout.readline())
+        self.results: list[ResultHeader] = []
+        self.over = threading.Event()
+        self._listening = threading.Event()
+        self._thread = threading.Thread(target=self._listen, args=(ready["events"],))
+        self._thread.start()
+        assert self._listening.wait(30)
+        self.control = ControlClient(control, patience_s=20)
+        self.given: list[int] = []
+
+    def _listen(self, endpoint: str) -> None:
+        with Subscriber(endpoint) as events:
+            for item in events.items(silent_s=20):
+                self._listening.set()
+                assert hasattr(item, "header"), item
+                if isinstance(item, ResultMessage):
+                    self.results.append(item.header)
+                elif isinstance(item, StateMessage) and item.header.state == "BYE":
+                    self.over.set()
+                    return
+
+    def order(self) -> None:
+        try:
+            self.given.append(self.control.trigger(f"A-{len(self.given) + 1}", "top"))
+        except ControlRefused as refusal:
+            if "under way" not in refusal.sentence:
+                raise
+        time.sleep(SPACING_S)
+
+    def end(self) -> dict[str, object]:
+        self.control.drain()
+        self.control.close()
+        assert self.over.wait(30)
+        self._thread.join(30)
+        out, _ = self.process.communicate(timeout=30)
+        summary: dict[str, object] = json.loads(out.splitlines()[-1])
+        return summary
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def test_two_hundred_triggers_give_two_hundred_results_with_matching_ids(
+    fake: object, tiny_plan: Path, tmp_path: Path
+) -> None:
+    stream = Stream(tiny_plan, tmp_path, fake.uri)
+    try:
+        while len(stream.given) < ORDERS:
+            stream.order()
+        summary = stream.end()
+    finally:
+        stream.kill()
+    assert stream.given == list(range(1, ORDERS + 1))
+    assert [one.part.trigger_seq for one in stream.results] == stream.given
+    assert [one.part.id for one in stream.results] == [f"A-{number}" for number in stream.given]
+    seen = [one for one in stream.results if one.evaluated]
+    # On a busy machine a picture may be lost, or two orders fall into one of the camera's ticks.
+    assert len(seen) > 0.8 * ORDERS
+    assert {one.part.match for one in seen} == {"exact"}
+    assert len({one.frame.id for one in seen}) == len(seen)
+    assert (summary["parts"], summary["balanced"]) == (ORDERS, True)
+
+
+@pytest.mark.soak  # the camera's own form of it, without the line, is in test_aravis.py
+def test_orders_while_the_camera_is_gone_are_answered_each(
+    fake: object, tiny_plan: Path, tmp_path: Path
+) -> None:
+    stream = Stream(tiny_plan, tmp_path, fake.uri)
+    try:
+        for _ in range(20):
+            stream.order()
+        fake.kill()
+        deadline = time.monotonic() + 60
+        while not any("camera_lost" in one.reason for one in stream.results):
+            assert time.monotonic() < deadline
+            stream.order()
+        fake.start()
+        back_s, lost = time.monotonic(), len(stream.given)
+        while not any(one.evaluated and one.part.trigger_seq > lost for one in stream.results):
+            assert time.monotonic() < back_s + 60
+            stream.order()
+        seconds = time.monotonic() - back_s
+        stream.end()
+    finally:
+        stream.kill()
+    assert [one.part.trigger_seq for one in stream.results] == stream.given
+    failed = [one for one in stream.results if not one.evaluated]
+    assert all(one.verdict == "err" and one.reason and one.detail for one in failed)
+    assert seconds < 10, f"good results {seconds:.1f} s after the camera's return"
