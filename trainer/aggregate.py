@@ -103,7 +103,8 @@ def _kind(document: dict[str, Any]) -> Kind:
         n_good=document["n_good"],
         n_defective=document["n_defective"],
         mask_rule=document["mask_rule"],
-        teacher_sha256=teacher["sha256"],
+        # The seed makes a random teacher; a file must be the same for all.
+        teacher_sha256="" if teacher["kind"] == "random" else teacher["sha256"],
         n_fit=origin["n_fit"],
         loss=origin.get("loss", ""),
     )
@@ -137,14 +138,38 @@ def aggregate_text(groups: Sequence[Group]) -> str:
     return "\n".join(lines)
 
 
+def aggregate_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Plain values for `evaluate --json`; the sd of one seed is null."""
+    return [
+        {
+            **group.kind._asdict(),
+            "seeds": list(group.seeds),
+            "figures": {
+                name: {
+                    "mean": value.mean,
+                    "sd": None if math.isnan(value.sd) else value.sd,
+                    "n": value.n,
+                }
+                for name, value in group.figures.items()
+            },
+        }
+        for group in groups
+    ]
+
+
+def figures_of(document: dict[str, Any]) -> dict[str, float]:
+    """The figures that one result has, by the names of FIGURES."""
+    values = {name: _at(document, path) for name, path in FIGURES.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _figures(documents: Sequence[dict[str, Any]]) -> dict[str, Spread]:
-    found: dict[str, Spread] = {}
-    for name, path in FIGURES.items():
-        values = [_at(document, path) for document in documents]
-        known = [value for value in values if value is not None]
-        if known and len(known) == len(values):
-            found[name] = spread(known)
-    return found
+    each = [figures_of(document) for document in documents]
+    return {
+        name: spread([figures[name] for figures in each])
+        for name in FIGURES
+        if all(name in figures for figures in each)
+    }
 
 
 def _at(document: Any, path: Sequence[str]) -> float | None:

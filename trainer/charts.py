@@ -28,12 +28,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis says and spans; `log` spaces it by powers of ten."""
+    """What an axis says and spans; `log` spaces it by powers of ten, `whole` counts things."""
 
     label: str
     low: float
     high: float
     log: bool = False
+    whole: bool = False
 
     def place(self, value: Floats | float) -> Floats:
         """0 at `low`, 1 at `high`; values beyond are pinned to the frame."""
@@ -47,11 +48,25 @@ class Axis:
         return placed
 
     def ticks(self) -> list[float]:
+        """Round values inside the axis: a reader can name them."""
         if self.log:
-            first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
-            tens = [10.0**power for power in range(first, last + 1)]
-            return tens if len(tens) > 1 else [self.low, self.high]
-        return [float(value) for value in np.linspace(self.low, self.high, 6)]
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            for steps in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
+                values = [step * 10.0**power for power in powers for step in steps]
+                inside = [value for value in values if self.low <= value <= self.high]
+                if len(inside) >= 3:
+                    break
+            return inside
+        step = self._step()
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [index * step for index in range(first, last + 1)]
+
+    def _step(self) -> float:
+        """1, 2, 2.5 or 5 times a power of ten: three to six steps between the ends."""
+        rough = (self.high - self.low) / 6 or 1.0
+        power = 10.0 ** math.floor(math.log10(rough))
+        wide = next(factor for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if factor * power >= rough)
+        return max(1.0, float(round(wide * power))) if self.whole else wide * power
 
 
 def line_chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
@@ -82,7 +97,7 @@ def score_histogram(
     edges = np.linspace(low - margin, high + margin, bins + 1)
     counts = [np.histogram(values, edges)[0] for values in finite]
     top = max(1, *(int(count.max(initial=0)) for count in counts))
-    x, y = Axis("image score", edges[0], edges[-1]), Axis("images", 0, top)
+    x, y = Axis("image score", edges[0], edges[-1]), Axis("images", 0, top, whole=True)
     parts = [_frame(title, x, y)]
     entries = []
     for index, (label, count) in enumerate(zip(("good", "defective"), counts, strict=True)):
@@ -96,14 +111,50 @@ def score_histogram(
             )
         entries.append((f"{label} ({len(finite[index])})", colour))
     parts.append(_legend(entries))
-    if threshold is not None:
-        at_px = _left(float(x.place(threshold)))
-        parts.append(
-            f'<line x1="{at_px:.1f}" x2="{at_px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" '
-            f'class="threshold"/><text x="{at_px + 4:.1f}" y="{TOP + 14}">threshold '
-            f"{threshold:.4g}</text>"
-        )
+    parts += _threshold(x, threshold)
     return _svg(parts)
+
+
+def score_strips(title: str, rows: Sequence[tuple[str, Floats]], threshold: float | None) -> str:
+    """One line of dots per kind of image: which kinds the threshold parts, and which not.
+
+    Dots of a row are spread up and down by their order, so that equal scores stay visible.
+    """
+    finite = [values[np.isfinite(values)] for _, values in rows]
+    every = np.concatenate([*finite, np.array([] if threshold is None else [threshold])])
+    low, high = (float(every.min()), float(every.max())) if len(every) else (0.0, 1.0)
+    margin = (high - low) * 0.05 or 0.5
+    x = Axis("image score", low - margin, high + margin)
+    parts = [_frame(title, x, None)]
+    pitch = (HEIGHT - TOP - BOTTOM) / max(1, len(rows))
+    for index, ((label, _), values) in enumerate(zip(rows, finite, strict=True)):
+        middle = TOP + (index + 0.5) * pitch
+        colour = PALETTE[min(index, 1)]
+        for order, value in enumerate(np.sort(values)):
+            at = middle + pitch * (0.25 + (order % 4 - 1.5) * 0.12)
+            parts.append(
+                f'<circle cx="{_left(float(x.place(value))):.1f}" cy="{at:.1f}" r="3" '
+                f'fill="{colour}" fill-opacity="0.6"/>'
+            )
+        parts.append(
+            f'<text x="{LEFT + 4}" y="{middle - 0.14 * pitch:.1f}">'
+            f"{escape(label)} ({len(values)})</text>"
+        )
+    parts += _threshold(x, threshold)
+    return _svg(parts)
+
+
+def _threshold(x: Axis, value: float | None) -> list[str]:
+    """A dashed line across the frame with its value, on the side where there is room."""
+    if value is None:
+        return []
+    share = float(x.place(value))
+    at, (shift, anchor) = _left(share), (4, "start") if share < 0.7 else (-4, "end")
+    return [
+        f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="threshold"/>'
+        f'<text x="{at + shift:.1f}" y="{TOP + 12}" text-anchor="{anchor}">threshold '
+        f"{value:.4g}</text>"
+    ]
 
 
 def _left(share: float) -> float:
@@ -124,7 +175,8 @@ def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return x[kept], y[kept]
 
 
-def _frame(title: str, x: Axis, y: Axis) -> str:
+def _frame(title: str, x: Axis, y: Axis | None) -> str:
+    """Title, grid and axis labels; without `y` the height of a mark means nothing."""
     parts = [f'<text x="{LEFT}" y="18" class="title">{escape(title)}</text>']
     for value in x.ticks():
         at = _left(float(x.place(value)))
@@ -132,7 +184,7 @@ def _frame(title: str, x: Axis, y: Axis) -> str:
             f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="grid"/>'
             f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{value:.3g}</text>'
         )
-    for value in y.ticks():
+    for value in y.ticks() if y else ():
         at = _top(float(y.place(value)))
         parts.append(
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" class="grid"/>'
@@ -141,9 +193,12 @@ def _frame(title: str, x: Axis, y: Axis) -> str:
     parts.append(
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
         f"{escape(x.label)}</text>"
-        f'<text x="14" y="{(TOP + HEIGHT - BOTTOM) / 2}" text-anchor="middle" '
-        f'transform="rotate(-90 14 {(TOP + HEIGHT - BOTTOM) / 2})">{escape(y.label)}</text>'
     )
+    if y:
+        parts.append(
+            f'<text x="14" y="{(TOP + HEIGHT - BOTTOM) / 2}" text-anchor="middle" '
+            f'transform="rotate(-90 14 {(TOP + HEIGHT - BOTTOM) / 2})">{escape(y.label)}</text>'
+        )
     return "".join(parts)
 
 

@@ -11,19 +11,19 @@ import json
 import logging
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..engine.atomic import write_atomically
 from ..engine.spec import Threshold
 from ..errors import ConfigError
-from .aggregate import aggregate, aggregate_text
+from .aggregate import aggregate, aggregate_json, aggregate_text
 from .checkpoint import LOG, read_run_split, write_metrics
 from .datasets import find_dataset
 from .evaluation import Evaluation, evaluate_scored
 from .evaluation_json import scorer_json, to_json
 from .evaluation_table import text_table
 from .mask_rule import MASK_RULES, MaskRule
-from .report import write_report
+from .report import report_html, seeds_html
 from .samples import Dataset, Sample
 from .scorer import Scorer, plan_scorer, run_scorer, score_samples
 
@@ -66,8 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     runs: list[Path] = arguments.run or []
     if not runs and arguments.plan is None:
         raise ConfigError("nothing to evaluate", "give --run DIR or --plan FILE")
-    if len(runs) > 1 and (arguments.report or arguments.plan):
-        raise ConfigError("a report or a plan goes with one run", "give one --run at a time")
+    if len(runs) > 1 and arguments.plan:
+        raise ConfigError("a plan goes with one run", "give one --run at a time")
     dataset = find_dataset(arguments.data, arguments.category)
     if not dataset.test:
         raise ConfigError(
@@ -76,19 +76,40 @@ def run(arguments: argparse.Namespace) -> int:
     for problem in dataset.problems:
         print(f"note: {problem}")
     targets: list[Path | None] = [*runs] or [None]
-    documents = [_one(arguments, target, dataset) for target in targets]
+    judged = [_one(arguments, target, dataset) for target in targets]
+    documents = [one.figures for one in judged]
+    whole, seeds = documents[0], ""
     if len(documents) > 1:
         groups, notes = aggregate(documents)
         print("\n".join([aggregate_text(groups), *notes]))
+        whole = {"runs": documents, "aggregate": aggregate_json(groups)}
+        seeds = seeds_html(documents, groups)
+    if arguments.report is not None:
+        first = judged[0]
+        text = report_html(
+            first.evaluation, first.scorer, dataset, first.threshold, first.log, seeds
+        )
+        write_atomically(arguments.report, text.encode())
+        print(f"report:  {arguments.report}")
     if arguments.json is not None:
-        whole = documents[0] if len(documents) == 1 else {"runs": documents}
         write_atomically(arguments.json, (json.dumps(whole, indent=2) + "\n").encode())
         print(f"figures: {arguments.json}")
     return 0
 
 
-def _one(arguments: argparse.Namespace, run_folder: Path | None, dataset: Dataset) -> Figures:
-    """Score one run or the plan, print its table, write its report, return its figures."""
+class Judged(NamedTuple):
+    """One run or plan with everything that the report shows of it."""
+
+    figures: Figures
+    evaluation: Evaluation
+    scorer: Scorer
+    """Closed: only its descriptions are of use."""
+    threshold: Threshold | None
+    log: Path | None
+
+
+def _one(arguments: argparse.Namespace, run_folder: Path | None, dataset: Dataset) -> Judged:
+    """Score one run or the plan, print its table, store a run's figures with it."""
     with _scorer(arguments, run_folder) as scorer:
         announce(scorer)
         threshold = scorer.threshold
@@ -100,12 +121,10 @@ def _one(arguments: argparse.Namespace, run_folder: Path | None, dataset: Datase
     head["data_problems"] = list(dataset.problems)
     if run_folder is not None and arguments.plan is None:
         write_metrics(run_folder, "evaluation", {**head, **to_json(evaluation)})
-    if arguments.report is not None:
-        log = None if run_folder is None else run_folder / LOG
-        known_log = log if log is not None and log.is_file() else None
-        write_report(arguments.report, evaluation, scorer, dataset, threshold, known_log)
-        print(f"report:  {arguments.report}")
-    return {**head, **to_json(evaluation, with_scores=True)}
+    log = None if run_folder is None else run_folder / LOG
+    known_log = log if log is not None and log.is_file() else None
+    figures = {**head, **to_json(evaluation, with_scores=True)}
+    return Judged(figures, evaluation, scorer, threshold, known_log)
 
 
 def evaluate_dataset(

@@ -60,6 +60,12 @@ class DefectFigures:
     median_score: float
     escape: metrics.Rate | None
     pixel: PixelFigures | None
+    group: str | None = None
+    """What the layout says of the type as a whole: VAD's "seen" and "unseen"."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.defect} ({self.group})" if self.group else self.defect
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,8 @@ def _by_defect(
 ) -> Iterable[DefectFigures]:
     good = [entry.score for entry in entries if entry.defect == GOOD]
     for defect in sorted({entry.defect for entry in entries} - {GOOD}):
-        scores = [entry.score for entry in entries if entry.defect == defect]
+        mine = [entry for entry in entries if entry.defect == defect]
+        scores, groups = [entry.score for entry in mine], {entry.group for entry in mine}
         labels = [False] * len(good) + [True] * len(scores)
         rates = (
             None if threshold is None else metrics.deployed_rates(labels, good + scores, threshold)
@@ -180,6 +187,7 @@ def _by_defect(
             median_score=float(np.median(np.nan_to_num(scores, nan=np.inf))),
             escape=None if rates is None else rates.escape,
             pixel=_pixel_figures(parts, legacy) if defect in pixels else None,
+            group=groups.pop() if len(groups) == 1 else None,
         )
 
 

@@ -37,6 +37,7 @@ def to_json(evaluation: Evaluation, with_scores: bool = False) -> dict[str, Any]
         "by_defect": [
             {
                 "defect": row.defect,
+                "group": row.group,
                 "n_images": row.n_images,
                 "image_auroc": _finite(row.image_auroc),
                 "median_score": _finite(row.median_score),

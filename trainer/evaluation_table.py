@@ -43,7 +43,7 @@ def text_table(evaluation: Evaluation) -> str:
         "(threshold chosen on these labels: an upper bound, not a result)"
     )
     if evaluation.by_defect:
-        width = max(12, *(len(row.defect) for row in evaluation.by_defect))
+        width = max(12, *(len(row.label) for row in evaluation.by_defect))
         head = ("images", "image AUROC", "pixel AUROC", "AUPRO@0.3", "median score", "escapes")
         lines += ["", f"{'defect':{width}}  " + "  ".join(f"{name:>12}" for name in head)]
         for row in evaluation.by_defect:
@@ -56,7 +56,7 @@ def text_table(evaluation: Evaluation) -> str:
                 f"{row.median_score:.4f}",
                 escapes,
             )
-            lines.append(f"{row.defect:{width}}  " + "  ".join(f"{cell:>12}" for cell in cells))
+            lines.append(f"{row.label:{width}}  " + "  ".join(f"{cell:>12}" for cell in cells))
     lines += [f"note: {problem}" for problem in evaluation.problems]
     return "\n".join(lines)
 

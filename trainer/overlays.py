@@ -47,6 +47,19 @@ def overlay(
     return picture
 
 
+def map_picture(scores: NDArray[np.float32], anchor: float) -> NDArray[np.uint8]:
+    """The map alone, uint8 RGB (h, w, 3): black at 0, white at the anchor, amber to red above.
+
+    It shows what an overlay cannot, where a map rises without reaching the anchor.
+    """
+    level = np.nan_to_num(scores.astype(np.float64) / anchor, nan=np.inf, posinf=1e9)
+    stops = [0.0, 1.0, 1.0 + 1e-6, RED_FROM]
+    shades = np.array([[0.0] * 3, [255.0] * 3, AMBER, RED])
+    channels = [np.interp(level, stops, shades[:, channel]) for channel in range(3)]
+    picture: NDArray[np.uint8] = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    return picture
+
+
 def inline_png(rgb: NDArray[np.uint8]) -> str:
     """A data URI, so that a report stays one file."""
     return "data:image/png;base64," + base64.b64encode(png_bytes(rgb)).decode()

@@ -10,11 +10,14 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from .. import __version__
-from ..engine.atomic import write_atomically
 from ..engine.spec import Threshold
-from .charts import Axis, Line, line_chart, score_histogram
+from .aggregate import FIGURES, Group, figures_of, spread_text
+from .charts import Axis, Line, line_chart, score_histogram, score_strips
 from .evaluation import Evaluation
 from .evaluation_table import rate_text
 from .ranking import precision_recall, pro_curve, roc_curve
@@ -31,27 +34,18 @@ TEACHER_WARNINGS = {
 }
 
 
-def write_report(
-    path: Path,
-    evaluation: Evaluation,
-    scorer: Scorer,
-    dataset: Dataset,
-    threshold: Threshold | None,
-    log: Path | None,
-) -> None:
-    """Write the report atomically. Raises ConfigError when `path` cannot be written."""
-    text = report_html(evaluation, scorer, dataset, threshold, log)
-    write_atomically(path, text.encode())
-
-
 def report_html(
     evaluation: Evaluation,
     scorer: Scorer,
     dataset: Dataset,
     threshold: Threshold | None,
     log: Path | None,
+    seeds: str = "",
 ) -> str:
-    """The report as a string; reads the pictured images again from their files."""
+    """The report as a string; reads the pictured images again from their files.
+
+    `seeds` is the section that compares this run with others of its kind (`seeds_html`).
+    """
     title = f"{dataset.name}: {scorer.name}"
     convergence = convergence_chart(read_log(log)) if log is not None else None
     charts = _charts(evaluation, threshold)
@@ -65,6 +59,7 @@ def report_html(
         _warning(scorer),
         _tiles(evaluation),
         _facts(evaluation, scorer, dataset, threshold),
+        seeds,
         "<h2>By defect type</h2>",
         _defect_table(evaluation),
         "<h2>Curves</h2>",
@@ -169,7 +164,7 @@ def _defect_table(evaluation: Evaluation) -> str:
     )
     rows = [
         (
-            row.defect,
+            row.label,
             str(row.n_images),
             number(row.image_auroc),
             number(row.pixel.auroc) if row.pixel else "-",
@@ -182,16 +177,47 @@ def _defect_table(evaluation: Evaluation) -> str:
     return table(head, rows)
 
 
+def seeds_html(documents: Sequence[dict[str, Any]], groups: Sequence[Group]) -> str:
+    """Every run's figures, then mean and deviation of those that differ in the seed alone."""
+    rows = [
+        (f"{one['name']}, seed {one['origin']['seed']}", *_percent(figures_of(one)))
+        for one in documents
+    ]
+    for group in groups:
+        means = {name: spread_text(value) for name, value in group.figures.items()}
+        rows.append(
+            (
+                f"{group.kind.recipe}: mean ± sd, n = {len(group.seeds)}",
+                *(means.get(name, "-") for name in FIGURES),
+            )
+        )
+    return (
+        "<h2>Over seeds</h2><p class='note'>In percent. Everything else on this page is of the "
+        f"first run.</p>{table(('run', *FIGURES), rows)}"
+    )
+
+
+def _percent(figures: dict[str, float]) -> list[str]:
+    return [f"{100 * figures[name]:.2f}" if name in figures else "-" for name in FIGURES]
+
+
 def _charts(evaluation: Evaluation, threshold: Threshold | None) -> list[str]:
     labels, values = evaluation.labels, evaluation.values
+    limit = None if threshold is None else threshold.value
     charts = [
         score_histogram(
             "Image scores",
             values[~labels],
             values[labels],
-            None if threshold is None else threshold.value,
+            limit,
         )
     ]
+    if evaluation.by_defect:
+        by_kind = [("good", values[~labels])] + [
+            (row.label, np.array([s.score for s in evaluation.scores if s.defect == row.defect]))
+            for row in evaluation.by_defect
+        ]
+        charts.append(score_strips("Image scores by defect type", by_kind, limit))
     rankings = {"image": evaluation.image_ranking, "pixel": evaluation.pixel_ranking}
     defined = {name: r for name, r in rankings.items() if r is not None and r.is_defined}
     if defined:

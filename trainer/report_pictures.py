@@ -14,7 +14,7 @@ from ..engine.spec import InputSpec, Threshold
 from .datasets import read_mask
 from .evaluation import Evaluation
 from .mask_rule import MaskRule, for_picture, reduce_mask
-from .overlays import CLEAR_BELOW, RED_FROM, inline_png, overlay
+from .overlays import CLEAR_BELOW, RED_FROM, inline_png, map_picture, overlay
 from .scorer import Scored
 
 SHOWN = 6
@@ -45,7 +45,8 @@ def gallery_html(evaluation: Evaluation, spec: InputSpec, threshold: Threshold |
         "<h2>Pictures</h2><p class='note'>One colour scale in every picture: "
         f"nothing below {CLEAR_BELOW * anchor:.4g}, amber at {anchor:.4g} ({meaning}), red from "
         f"{RED_FROM * anchor:.4g}. White outline: the map exceeds {anchor:.4g}. Cyan outline: the "
-        "labelled defect.</p>"
+        "labelled defect. Right: the map alone, black at 0 and white just below "
+        f"{anchor:.4g}.</p>"
     ]
     for heading, items, nothing in groups:
         if threshold is None and heading.startswith("Worst"):
@@ -79,5 +80,6 @@ def _picture(item: Scored, spec: InputSpec, anchor: float, rule: MaskRule) -> st
     return (
         f"<figure><img src='{source}' alt='{escape(name, quote=True)}'>"
         f"<img src='{inline_png(rgb)}' alt=''>"
+        f"<img src='{inline_png(map_picture(item.map, anchor))}' alt=''>"
         f"<figcaption>{escape(name)}<br>score {item.score:.4f}</figcaption></figure>"
     )

@@ -18,7 +18,7 @@ h3{font-size:15px;margin:22px 0 8px}
 .tiles b{font-size:24px}
 table{border-collapse:collapse}.wide{overflow-x:auto}
 th,td{padding:5px 12px;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
-.wide td{font-variant-numeric:tabular-nums}
+.wide td{font-variant-numeric:tabular-nums;white-space:nowrap}
 .facts th{color:var(--soft);font-weight:500;white-space:nowrap}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(400px,1fr));gap:14px}
 figure{margin:0}.charts figure{border:1px solid var(--line);border-radius:6px;padding:8px}
@@ -27,7 +27,7 @@ svg .title{fill:var(--ink);font-size:14px;font-weight:600}
 svg .grid{stroke:var(--line);stroke-width:.6}
 svg .threshold{stroke:var(--ink);stroke-width:1.6;stroke-dasharray:5 3}
 .gallery{display:flex;flex-wrap:wrap;gap:12px}
-.gallery figure{width:318px}.gallery img{width:156px;height:auto;margin-right:3px;border-radius:3px}
+.gallery figure{width:504px}.gallery img{width:164px;height:auto;margin-right:4px;border-radius:3px}
 figcaption{font-size:13px;color:var(--soft)}
 @media print{figure,tr{break-inside:avoid}}
 """

@@ -48,5 +48,6 @@ def convergence_chart(columns: dict[str, list[float]]) -> str | None:
     epochs = np.concatenate([line.x for line in lines])
     low, high = float(values.min()), float(values.max())
     y_axis = Axis("loss", low * 0.9, high * 1.1, log=True)
-    x_axis = Axis("epoch", float(epochs.min()), float(max(epochs.max(), epochs.min() + 1)))
+    last = float(max(epochs.max(), epochs.min() + 1))
+    x_axis = Axis("epoch", float(epochs.min()), last, whole=True)
     return line_chart("Convergence", x_axis, y_axis, lines)

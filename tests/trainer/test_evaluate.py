@@ -13,7 +13,7 @@ from PIL import Image
 from skrd4ad.cli import main
 from skrd4ad.trainer.evaluation import evaluate_scored
 from skrd4ad.trainer.gallery import GALLERY_SIZE, Gallery
-from skrd4ad.trainer.overlays import overlay
+from skrd4ad.trainer.overlays import map_picture, overlay
 from skrd4ad.trainer.samples import Sample
 from skrd4ad.trainer.scorer import Scored, plan_scorer
 from skrd4ad.trainer.training_log import convergence_chart, read_log
@@ -108,7 +108,8 @@ def test_a_plan_is_judged_at_its_own_threshold(
     assert not references.open
     assert references.fetched, "the report has no pictures"
     assert all(r.startswith("data:image/png;base64,") for r in references.fetched)
-    assert page.count("<svg") == 4  # scores, ROC, PR, PRO; a plan has no training log
+    # Scores, scores by type, ROC, PR, PRO; a plan has no training log.
+    assert page.count("<svg") == 5
     assert "Worst escapes" in page
     assert "faint/0.png" in page
 
@@ -136,6 +137,27 @@ def test_a_vanished_mask_keeps_its_label_and_is_reported(
     assert {row["defect"]: row for row in document["by_defect"]}["spot"]["image_auroc"] == 1.0
     assert document["pixel"]["n_images"] == 6
     assert any("1 masks vanish" in problem for problem in document["problems"])
+
+
+def test_vad_s_seen_and_unseen_defects_are_told_apart(
+    tiny_plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, spot = tmp_path / "vad", (16, 16, 16, 16)
+    write_part(root / "train/good/0.png", None)
+    write_part(root / "train/bad/0.png", spot)
+    write_part(root / "test/good/0.png", None)
+    write_part(root / "test/bad/0.png", spot)
+    write_part(root / "test/bad_unseen_defects/0.png", None)  # as invisible as unseen
+    figures = tmp_path / "figures.json"
+    arguments = ["evaluate", "--plan", str(tiny_plan), "--data", str(root), "--json", str(figures)]
+    assert main([*arguments, "--report", str(tmp_path / "report.html")]) == 0
+    rows = {r["group"]: r for r in json.loads(figures.read_text())["by_defect"]}
+    assert (rows["seen"]["defect"], rows["seen"]["image_auroc"]) == ("bad", 1.0)
+    assert rows["unseen"]["image_auroc"] == 0.5
+    text = capsys.readouterr().out
+    assert "bad (seen)" in text
+    assert "bad_unseen_defects (unseen)" in text
+    assert "bad_unseen_defects (unseen)" in (tmp_path / "report.html").read_text()
 
 
 def test_images_without_masks_give_image_figures_alone(
@@ -187,6 +209,16 @@ def test_the_scale_is_fixed_and_anchored() -> None:
     assert (overlay(grey, np.full((40, 40), 0.79, np.float32), 1.0) == grey).all()
     uninspected = overlay(grey, np.full((40, 40), np.nan, np.float32), 1.0)
     assert (uninspected[10, 10].astype(int) - grey[10, 10])[0] > 50
+
+
+def test_the_map_alone_shows_what_stays_below_the_anchor_on_the_same_scale() -> None:
+    scores = np.array([[0.0, 1.0, 1.9, 2.0, 3.0, np.nan]], np.float32)
+    dark, half, near, at, red, uninspected = map_picture(scores, anchor=2.0)[0].tolist()
+    assert dark == [0, 0, 0]
+    assert half == [128, 128, 128]
+    assert 230 < near[0] < at[0] == 255
+    assert at == [255, 255, 255]
+    assert red == uninspected == [214, 0, 28]
 
 
 def test_the_gallery_is_bounded_and_keeps_the_extremes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,16 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(8):
         pixels = generator.integers(0, 255, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(root / "part" / "train" / "good" / f"{index}.png")
+    for folder in ("test/good", "test/spot", "ground_truth/spot"):
+        (root / "part" / folder).mkdir(parents=True)
+    for index in range(3):
+        pixels = generator.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "part" / "test" / "good" / f"{index}.png")
+        mask = np.zeros((64, 64), np.uint8)
+        mask[16:48, 16:48] = 255
+        pixels[mask > 0] = 255
+        Image.fromarray(pixels).save(root / "part" / "test" / "spot" / f"{index}.png")
+        Image.fromarray(mask).save(root / "part" / "ground_truth" / "spot" / f"{index}_mask.png")
     path = root / "config.yaml"
     values = {
         "data": str(root),
@@ -62,6 +73,32 @@ def test_a_sweep_trains_every_seed_tabulates_them_and_keeps_what_is_finished(
     assert main(command) == 0
     assert capsys.readouterr().out == table
     assert times == [(run.folder / "weights.safetensors").stat().st_mtime_ns for run in runs]
+    seeds_become_mean_and_deviation([run.folder for run in runs], options.parent, capsys)
+
+
+def seeds_become_mean_and_deviation(
+    folders: list[Path], data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The trained seeds go through `evaluate` together: figures, report and reproduce."""
+    figures, report = data / "figures.json", data / "report.html"
+    command = ["evaluate", "--run", *map(str, folders), "--data", str(data), "--category", "part"]
+    assert main([*command, "--json", str(figures), "--report", str(report)]) == 0
+    document = json.loads(figures.read_text())
+    each = [one["pixel"]["auroc"] for one in document["runs"]]
+    (group,) = document["aggregate"]
+    assert group["seeds"] == [0, 3]
+    assert group["figures"]["pixel AUROC"] == {
+        "mean": pytest.approx(statistics.mean(each)),
+        "sd": pytest.approx(statistics.stdev(each)),
+        "n": 2,
+    }
+    page = report.read_text()
+    assert "poster: mean ± sd, n = 2" in page
+    assert f"{100 * statistics.mean(each):.2f} ± {100 * statistics.stdev(each):.2f}" in page
+    assert ">Convergence</text>" in page  # of the first run, whose log lies beside it
+    capsys.readouterr()
+    assert main(["reproduce", "--runs", str(folders[0].parent)]) == 0
+    assert "| part " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("seeds", ["one", "1,1", "-2", ""])
