@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check lint cameras soak gpu engine-proof clean
+.PHONY: help demo test check lint cameras soak gpu engine-proof install rollback uninstall clean
 
 help:
 	@echo 'make demo    render parts, train, compile, calibrate, stream, listen; results in demo/'
@@ -14,6 +14,9 @@ help:
 	@echo 'make soak    the longer proofs (minutes to an hour)'
 	@echo 'make gpu     the proofs that need an NVIDIA GPU (fails where there is none)'
 	@echo 'make engine-proof   TensorRT bindings, RTX builder and pycuda without a GPU (downloads much)'
+	@echo 'sudo make install     as a systemd service, also to update (docs/deployment.md)'
+	@echo 'sudo make rollback    back to the version before the last update'
+	@echo 'sudo make uninstall   remove the service; configuration and data stay'
 	@echo 'make clean   remove .venv, demo/ and caches'
 
 $(READY): pyproject.toml
@@ -55,6 +58,9 @@ gpu: $(READY)
 engine-proof: $(READY)
 	@$(BIN)/python tests/engine/shim/proof/install.py .proof
 	@SKRD4AD_PROOF=.proof $(BIN)/python -m pytest -q -m engine_proof --timeout=600 tests/engine/shim/proof
+
+install rollback uninstall:
+	@PYTHON=$(PYTHON) deploy/install.sh $@
 
 clean:
 	rm -rf $(VENV) .proof demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
