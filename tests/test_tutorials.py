@@ -23,7 +23,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TUTORIALS = REPOSITORY / "docs" / "tutorials"
-RUN = ("train_your_part.md", "first_camera.md", "hardening.md")
+RUN = ("train_your_part.md", "first_camera.md", "hardening.md", "reject_gate.md")
 NOT_RUN = {"jetson.md": "needs a Jetson"}
 QUICK = {
     "--backbone-weights resnet18.pth": "--backbone-weights random --image-size 64 --batch 4",
@@ -31,7 +31,12 @@ QUICK = {
     "--n-train 50 --n-good 20 --n-per-defect 4": "--n-train 24 --n-good 4 --n-per-defect 1",
     "--false-reject-rate 0.05": "--false-reject-rate 0.1",
 }
-BLOCK = re.compile(r"^```\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def commands_of(text: str) -> list[str]:
+    """The blocks that are for a shell; those of another language name it."""
+    return [block for language, block in BLOCK.findall(text) if not language]
 
 
 def test_every_tutorial_is_run_or_says_why_not() -> None:
@@ -46,7 +51,7 @@ def run_page(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
     def run(page: str) -> str:
         text = (TUTORIALS / page).read_text(encoding="utf-8")
-        commands = "".join(BLOCK.findall(text))
+        commands = "".join(commands_of(text))
         for slow, quick in QUICK.items():
             commands = commands.replace(slow, quick)
         # The default endpoints, said aloud, so that they are replaced as well.
@@ -77,7 +82,7 @@ def test_the_readmes_live_page_shows_verdicts(tmp_path: Path, tiny_plan: Path) -
     """The block under "See it live", with an arithmetic plan in the demo's place."""
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     section = text.partition("## See it live")[2].partition("\n## ")[0]
-    (block,) = BLOCK.findall(section)
+    (block,) = commands_of(section)
     stream, serve = [line for line in block.splitlines() if line.startswith("skrd4ad")]
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "transistor.plan").write_bytes(tiny_plan.read_bytes())
@@ -129,6 +134,10 @@ def test_first_camera_and_hardening(run_page: Callable[[str], str]) -> None:
     said = run_page("first_camera.md")
     assert "20 parts" in said
     assert said.count("READY plan") == 2
+    said = run_page("reject_gate.md")
+    decided = [json.loads(line) for line in said.splitlines() if line.startswith('{"t": ')]
+    assert [one["part"] for one in decided] == [f"A-{number}" for number in range(1, 6)]
+    assert "trigger 5" in said
     said = run_page("hardening.md")
     assert "READY plan" in said
     assert "plc7" in said

@@ -16,6 +16,7 @@ from ..topics import VERDICTS
 from ..wire_messages import CameraFields, QuantileFields
 from .snapshot import Snapshot, not_ready, unhealthy
 
+GATE_OUTCOMES = ("passed", "rejected", "missing", "late", "mismatched", "missed", "unplaced")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Kind = Literal["gauge", "counter", "summary"]
 
@@ -55,6 +56,9 @@ METRICS = (
     Metric("skrd4ad_camera_frame_age_seconds", "gauge", "camera", "since the last frame"),
     Metric("skrd4ad_alarm_active", "gauge", "code name camera", "1 for each active alarm"),
     Metric("skrd4ad_drift_ng_rate", "gauge", "camera", "share of rejects, weighted to the last"),
+    Metric("skrd4ad_orders_refused_total", "counter", "camera", "triggers that were refused"),
+    Metric("skrd4ad_pictures_unclaimed_total", "counter", "camera", "pictures of no trigger"),
+    Metric("skrd4ad_gate_parts_total", "counter", "camera outcome", "what the reject gate did"),
     Metric("skrd4ad_drift_score", "gauge", "camera", "median score of the last ok parts"),
     Metric("skrd4ad_drift_brightness", "gauge", "camera", "median grey level, 0 to 255"),
     Metric("skrd4ad_drift_saturated", "gauge", "camera", "median share of saturated pixels"),
@@ -141,6 +145,11 @@ def _samples(snapshot: Snapshot, age_s: float, process: ProcessUse) -> Iterator[
             yield Sample("skrd4ad_uninspected_total", count, {"camera": camera, "reason": reason})
     for camera, fields in sorted(health.cams.items()):
         yield from _camera_samples(camera, fields)
+    if not isinstance(health.gates, UnsetType):
+        for camera, gate in sorted(health.gates.items()):
+            for outcome in GATE_OUTCOMES:
+                labels = {"camera": camera, "outcome": outcome}
+                yield Sample("skrd4ad_gate_parts_total", getattr(gate, outcome), labels)
     for code, camera in snapshot.alarms:
         labels = {"code": str(code), "name": ALARM_BY_CODE[code].name, "camera": camera}
         yield Sample("skrd4ad_alarm_active", 1, labels)
@@ -156,6 +165,10 @@ def _camera_samples(camera: str, fields: CameraFields) -> Iterator[Sample]:
     if not isinstance(fields.lat_us, UnsetType):
         for stage, quantiles in fields.lat_us.items():
             yield from _latency_samples({**label, "stage": stage}, quantiles)
+    if not isinstance(fields.refused, UnsetType):
+        yield Sample("skrd4ad_orders_refused_total", fields.refused, label)
+    if not isinstance(fields.unclaimed, UnsetType):
+        yield Sample("skrd4ad_pictures_unclaimed_total", fields.unclaimed, label)
     if not isinstance(fields.drift, UnsetType):
         for name in DRIFTS:
             value = getattr(fields.drift, name)

@@ -218,7 +218,8 @@ def test_the_page_names_every_key_and_its_examples_are_valid_stations() -> None:
         for key in kind.__struct_fields__:
             assert f"`{key}`" in page or f"{key}:" in page, key
     line = (REPOSITORY / "docs" / "line.md").read_text(encoding="utf-8")
-    examples = re.findall(r"```yaml\n(.*?)```", page + line, re.DOTALL)
+    tutorial = (REPOSITORY / "docs" / "tutorials" / "reject_gate.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```yaml\n(.*?)```", page + line + tutorial, re.DOTALL)
     assert len(examples) >= 3
     for text in examples:
         station = msgspec.convert(yaml.safe_load(text), Station)

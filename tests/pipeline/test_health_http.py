@@ -37,6 +37,8 @@ CAMERA = wire.CameraFields(
     delivers=True,
     lat_us={"total": QUANTILES, "infer": QUANTILES},
     drift=wire.DriftFields(ng_rate=0.25, score=0.4, brightness=101.5, saturated=0.0, sharpness=2.0),
+    refused=2,
+    unclaimed=3,
 )
 
 
@@ -49,6 +51,7 @@ def snapshot(camera: wire.CameraFields = CAMERA, **changes: Any) -> Snapshot:
         balance=wire.BalanceFields(admitted=9, results=5, dropped=3, pending=1),
         backend='onnxruntime "fp32"\nback\\slash',
         stalled=changes.pop("stalled", ()),
+        gates={"cam0": wire.GateFields(passed=4, rejected=1, missing=1)},
     )
     values = {
         "state": "RUNNING",
@@ -75,6 +78,9 @@ def test_a_scraper_reads_every_metric_and_its_labels() -> None:
     assert set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)) == {one.name for one in METRICS}
     assert found["skrd4ad_results_total", (("camera", "cam0"), ("verdict", "ng"))] == 1
     assert found["skrd4ad_uninspected_total", (("camera", "cam0"), ("reason", "late"))] == 1
+    assert found["skrd4ad_orders_refused_total", (("camera", "cam0"),)] == 2
+    gate = (("camera", "cam0"), ("outcome", "rejected"))
+    assert found["skrd4ad_gate_parts_total", gate] == 1
     stage = (("camera", "cam0"), ("stage", "total"))
     quantile = (("camera", "cam0"), ("quantile", "0.99"), ("stage", "total"))
     assert found["skrd4ad_latency_seconds", quantile] == 0.0069
