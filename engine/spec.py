@@ -40,6 +40,10 @@ class NetworkSpec(Record, frozen=True, kw_only=True):
     skip_gate: Literal["none", "cosine"] = "none"
 
 
+RANDOM_LAYER4 = " + random layer4"
+"""Said in a teacher's detail where an ablation reads E4 and the weights file has no layer4."""
+
+
 class TeacherOrigin(Record, frozen=True, kw_only=True):
     """Where the frozen teacher's weights came from; announced wherever a result is shown."""
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..engine.spec import RANDOM_LAYER4
+
 FIGURES: dict[str, tuple[str, ...]] = {
     "image AUROC": ("image", "auroc"),
     "pixel AUROC": ("pixel", "auroc"),
@@ -97,7 +99,7 @@ def _kind(document: dict[str, Any]) -> Kind:
         dataset=document["dataset"],
         recipe=recipe_of(document),
         backbone=document["network"]["backbone"],
-        teacher=teacher["kind"],
+        teacher=teacher["kind"] + (RANDOM_LAYER4 if RANDOM_LAYER4 in teacher["detail"] else ""),
         epochs=origin["epochs"],
         map_size=(height, width),
         n_good=document["n_good"],

@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from ..engine.atomic import write_atomically
+from ..engine.spec import RANDOM_LAYER4
 from ..errors import ConfigError
 from .aggregate import Group, aggregate, spread_text
 from .checkpoint import METRICS
@@ -109,15 +110,17 @@ def ablation_table(groups: Sequence[Group], tables: Path) -> str:
     """The poster averages over MVTec AD; ours is one line per data set that was measured."""
     datasets = list(dict.fromkeys(group.kind.dataset for group in groups))
     head = ["row", "poster", *(f"ours, {name}" for name in datasets)] if datasets else []
-    rows = []
-    for row in read_table(tables, "ablation"):
-        cells = [
-            _ours(
-                best_measured([g for g in groups if g.kind.dataset == name], ABLATION[row["model"]])
-            )
-            for name in datasets
-        ]
-        rows.append((row["model"], f"{row['auroc']} / {row['aupro']}", *(cells or [NOT_MEASURED])))
+
+    def ours(recipe: str) -> list[str]:
+        here = ([g for g in groups if g.kind.dataset == name] for name in datasets)
+        return [_ours(best_measured(found, recipe)) for found in here] or [NOT_MEASURED]
+
+    rows = [
+        (row["model"], f"{row['auroc']} / {row['aupro']}", *ours(ABLATION[row["model"]]))
+        for row in read_table(tables, "ablation")
+    ]
+    more = sorted({group.kind.recipe for group in groups} - set(ABLATION.values()))
+    rows += [(f"{recipe} (not in the poster)", "-", *ours(recipe)) for recipe in more]
     return markdown(head or ["row", "poster", "ours"], rows)
 
 
@@ -190,7 +193,8 @@ def _ours(group: Group | None) -> str:
         return NOT_MEASURED
     cells = " / ".join(spread_text(f) if f else NOT_MEASURED for f in figures)
     seeds = "1 seed" if len(group.seeds) == 1 else f"{len(group.seeds)} seeds"
-    return f"{cells} ({group.kind.backbone}, {seeds})"
+    borrowed = ", random layer4" if group.kind.teacher.endswith(RANDOM_LAYER4) else ""
+    return f"{cells} ({group.kind.backbone}{borrowed}, {seeds})"
 
 
 def _average(groups: Sequence[Group | None]) -> str:

@@ -19,7 +19,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from ..engine.spec import Backbone, TeacherOrigin
+from ..engine.spec import RANDOM_LAYER4, Backbone, TeacherOrigin
 from ..errors import ConfigError, MissingExtra
 from .network import Network, needs_layer4
 from .resnet import ResNetTrunk, calibrate_batch_norm
@@ -62,7 +62,7 @@ def install_teacher(
     if borrowed:
         fresh = _random_state(backbone, True, seed)
         state |= {name: value for name, value in fresh.items() if name.startswith("layer4.")}
-        detail += f" + random layer4 (seed {seed})"
+        detail += f"{RANDOM_LAYER4} (seed {seed})"
     load_trunk(network.teacher, state, backbone, detail)
     if kind == "random":
         # It has never seen a photograph: without statistics of these parts most channels of a

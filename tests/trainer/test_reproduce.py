@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from skrd4ad.cli import main
+from skrd4ad.engine.spec import RANDOM_LAYER4
 from skrd4ad.trainer.aggregate import aggregate, aggregate_text, recipe_of, spread_text
 from skrd4ad.trainer.poster_tables import NOT_MEASURED, TABLES, read_table, same_category
 
@@ -138,6 +139,25 @@ def test_unmeasured_cells_say_so_and_measured_ones_stand_beside_the_poster(
     assert "91.00" in rows(text, "SK-RD4AD (Ours)")[0]
     for name in ("No Skip Connections", "Bottleneck Removal", "inference_time"):
         assert NOT_MEASURED in rows(text, name)[0]
+
+
+def test_our_own_rows_follow_the_poster_s_and_a_random_layer4_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    borrowed = result(0, 0.8, additional_skip=True)
+    borrowed["teacher"] |= {"detail": f"f.pth{RANDOM_LAYER4} (seed 0)"}
+    again = result(1, 0.7, additional_skip=True)
+    again["teacher"] |= {"detail": f"f.pth{RANDOM_LAYER4} (seed 1)"}
+    results = [borrowed, again, result(0, 0.6, skip_gate="cosine")]
+    assert main(["reproduce", "--runs", str(write_runs(tmp_path, results))]) == 0
+    text = capsys.readouterr().out
+    assert (
+        "75.00 ± 7.07 / 75.00 ± 7.07 (resnet18, random layer4, 2 seeds)"
+        in (rows(text, "Additional Skip")[0])
+    )
+    gated = rows(text, "poster gated (not in the poster)")[0]
+    assert "60.00 / 60.00 (resnet18, 1 seed)" in gated
+    assert rows(text, "SK-RD4AD (Ours)")[0].count(NOT_MEASURED) == 1
 
 
 def test_every_printed_row_of_the_poster_is_there(tmp_path: Path) -> None:
