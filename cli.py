@@ -61,6 +61,7 @@ VERBS = (
     Verb("inspect", "pipeline.inspection", "a folder or files through the same path, offline"),
     Verb("listen", "pipeline.listen", "subscribe, show, record, check the stream's health"),
     Verb("serve", "pipeline.serve", "the operator's page in a browser, its own process"),
+    Verb("ablate", "trainer.ablation", "every row of the ablation table, trained and compared"),
     Verb("reproduce", "trainer.reproduce", "the poster's tables beside ours"),
     Verb("replay", "pipeline.fetch", "past events from a box's journal"),
     Verb("bridge", "pipeline.bridges.bridge", "a box's results to MQTT, OPC UA or Modbus TCP"),
