@@ -17,8 +17,6 @@ _LINEAR = 128
 _SUB_BITS = 6
 """Above, every power of two is split into 2**6 buckets: a relative width of 1/64."""
 _MAX_VALUE = 2**40
-_MOST_DETAILED, _MOST_CAMERAS = 6, 16
-"""Cameras whose latencies fit into a heartbeat of 8 KB: with every stage, with the total alone."""
 STAGES = tuple(spec.name.removesuffix("_us") for spec in fields(Latency))
 """capture, queue, preprocess, infer, decide, publish, total."""
 
@@ -141,16 +139,9 @@ class CameraLatencies:
         return together.quantiles()
 
     def fields(self) -> dict[str, dict[str, wire.QuantileFields]]:
-        """Of each camera, as the heartbeat carries it; less detail when there are many cameras."""
-        if len(self._cameras) > _MOST_CAMERAS:
-            return {}
-        brief = len(self._cameras) > _MOST_DETAILED
+        """Of each camera, as the heartbeat carries it."""
         return {
-            camera: {
-                stage: quantile_fields(value)
-                for stage, value in stages.quantiles().items()
-                if stage == "total" or not brief
-            }
+            camera: {stage: quantile_fields(value) for stage, value in stages.quantiles().items()}
             for camera, stages in self._cameras.items()
         }
 

@@ -20,6 +20,7 @@ from .topics import Topic, is_name, parse_topic
 from .wire_map import MapMessage, check_blobs, quantise
 from .wire_picture import Picture, PictureMessage, check_picture
 from .wire_record import U16_MAX, DecodeError, PlcRecord, pack_record, unpack_record
+from .wire_shorter import shorter_forms
 
 MAX_HEADER_BYTES = 8192
 MAX_PARTS = 3 + 8
@@ -344,10 +345,10 @@ def _frame(topic: Topic, header: fields.Header) -> list[bytes]:
     if not all(is_name(name) for name in (topic.box, topic.camera) if name):
         raise EncodeError(f"{topic.box!r} or {topic.camera!r} cannot be used in a topic")
     raw = msgspec.json.encode(header)
-    for extra in ("contour", "area_mm2"):
-        if len(raw) > MAX_HEADER_BYTES and isinstance(header, fields.ResultHeader):
-            header = _without(extra, header)
-            raw = msgspec.json.encode(header)
+    for shorter in shorter_forms(header):
+        if len(raw) <= MAX_HEADER_BYTES:
+            break
+        raw = msgspec.json.encode(shorter)
     if len(raw) > MAX_HEADER_BYTES:
         raise EncodeError(f"the header of {topic} would have {len(raw)} bytes")
     return [topic.encode(), raw]
@@ -373,12 +374,6 @@ def _region(defect: Defect, context: WireContext) -> fields.RegionFields:
         area_mm2=msgspec.UNSET if defect.area_mm2 is None else defect.area_mm2,
         contour=defect.contour_px or msgspec.UNSET,
     )
-
-
-def _without(extra: str, header: fields.ResultHeader) -> fields.ResultHeader:
-    """What decides must fit, whatever the extras are."""
-    regions = (msgspec.structs.replace(one, **{extra: msgspec.UNSET}) for one in header.regions)
-    return msgspec.structs.replace(header, regions=tuple(regions))
 
 
 def _rank(score: float) -> float:

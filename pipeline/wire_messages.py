@@ -221,7 +221,7 @@ class CameraFields(Fields, frozen=True, kw_only=True):
     delivers: bool | UnsetType = UNSET
     """It has sent a frame since it was opened, or waits for a trigger."""
     lat_us: dict[str, QuantileFields] | UnsetType = UNSET
-    """By stage; `total` alone on a box with more than 6 cameras, nothing with more than 16."""
+    """By stage; `total` alone, or nothing, where many cameras would exceed 8 KB."""
     drift: DriftFields | UnsetType = UNSET
     refused: Count | UnsetType = UNSET
     """Orders that were refused because too many parts were under way; of triggered cameras."""

@@ -445,3 +445,28 @@ def test_a_blob_whose_size_does_not_fit_its_description_is_refused() -> None:
     lying["blobs"][0]["h"] = 4
     with pytest.raises(DecodeError):
         wire.decode([topic, msgspec.json.encode(lying), record, blob])
+
+
+@pytest.mark.parametrize("cameras", [1, 7, 20, 60, 600])
+def test_a_heartbeat_of_many_cameras_is_shortened_until_it_fits(cameras: int) -> None:
+    quantiles = fields.QuantileFields(
+        n=10**9, p50=10**8, p90=10**8, p99=10**8, max=10**8, sum=10**15
+    )
+    camera = fields.CameraFields(
+        state="reopening",
+        admitted=10**9,
+        reconnects=10**4,
+        last_age_ms=10**6,
+        detail="the driver has not returned for a long time, and more words of that kind" * 2,
+        delivers=True,
+        lat_us=dict.fromkeys(("cap", "queue", "pre", "infer", "post", "pub", "total"), quantiles),
+        drift=fields.DriftFields(ng_rate=1 / 3, score=1 / 7, brightness=100 / 3, sharpness=1 / 9),
+    )
+    names = [f"camera-{number}" for number in range(cameras)]
+    health = msgspec.structs.replace(HEARTBEAT.health, cams=dict.fromkeys(names, camera))
+    parts = wire.encode_heartbeat(msgspec.structs.replace(HEARTBEAT, health=health))
+    assert len(parts[1]) <= wire.MAX_HEADER_BYTES
+    message = wire.decode(parts)
+    assert isinstance(message, wire.HeartbeatMessage)
+    assert list(message.header.health.cams) == (names if cameras < 600 else [])
+    assert (message.header.health.cams.get("camera-0") == camera) is (cameras == 1)
