@@ -86,6 +86,8 @@ class Latch:
 class RejectRate:
     """The weighted share of rejects, and a CUSUM that tells `ng_rate_alarm` from `ng_rate`."""
 
+    name = "ng_rate_high"
+
     def __init__(self, usual: float, alarming: float) -> None:
         self._usual, self._alarming = usual, alarming
         self._step_reject = math.log(alarming / usual)
@@ -108,17 +110,18 @@ class RejectRate:
         if not self.active and self._evidence > _CUSUM_LIMIT:
             self.active = True
             text = f"{rate:.0%} of the last parts are rejects; {self._usual:.0%} is usual here"
-            yield DriftChange("ng_rate_high", True, text)
+            yield DriftChange(self.name, True, text)
         elif self.active and rate < (self._usual + self._alarming) / 2:
             # The next alarm needs new evidence from nothing: this is its hysteresis.
             self.active, self._evidence = False, 0.0
-            yield DriftChange("ng_rate_high", False)
+            yield DriftChange(self.name, False)
 
 
 class CameraDrift:
     """All monitors of one camera. Feed it in order from one thread."""
 
     def __init__(self, threshold: Threshold, settings: DriftSettings) -> None:
+        self._calibration = threshold
         self._threshold = threshold if has_score_baseline(threshold) else None
         self._images = threshold.images
         self._limits = Limits(
@@ -156,6 +159,18 @@ class CameraDrift:
         self._seen.append(look)
         if len(self._seen) == LOOK_WINDOW:
             yield from self._judge_looks()
+
+    def is_for(self, threshold: Threshold) -> bool:
+        """Whether it compares with the calibration that `threshold` carries."""
+        own = self._calibration
+        return (own.score_quantiles, own.images) == (threshold.score_quantiles, threshold.images)
+
+    def end(self) -> Iterator[DriftChange]:
+        """The end of all its alarms, when another monitor takes over."""
+        alarms: tuple[Latch | RejectRate, ...] = (self._rate, self._score, *self._looks.values())
+        for latch in alarms:
+            if latch.active:
+                yield DriftChange(latch.name, False)
 
     def fields(self) -> DriftFields:
         """What the heartbeat says."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -24,7 +24,7 @@ from ..clock import SYSTEM_CLOCK, Clock
 from ..outlet import Alarm
 from ..records import Result, Verdict
 from ..taps import RaiseAlarm
-from .drift_monitor import CameraDrift, DriftSettings, has_score_baseline
+from .drift_monitor import CameraDrift, DriftChange, DriftSettings, has_score_baseline
 
 log = logging.getLogger(__name__)
 DRIFT_ALARMS = tuple(alarm.name for alarm in ALARMS if alarm.code // 1000 == 7)
@@ -102,6 +102,12 @@ class DriftTap:
 
     def work(self) -> None:
         """Feed the monitors with everything that waits. The drift thread's turn."""
+        for camera, known in self._cameras.items():
+            threshold = self._threshold_of(camera)
+            if not known.is_for(threshold):
+                # Another plan: what was seen under the one before says nothing about it.
+                self._raise(camera, known.end())
+                self._cameras[camera] = self._begin(camera, threshold)
         while self._waiting:
             seen = self._waiting.popleft()
             monitor = self._cameras.get(seen.camera)
@@ -109,12 +115,11 @@ class DriftTap:
                 if monitor is not None:
                     self._end_alarms(seen.camera)
                 self._plans[seen.camera] = seen.plan
-                monitor = self._cameras[seen.camera] = self._begin(seen.camera)
-            changes = [*monitor.see(seen.verdict, seen.score)]
+                threshold = self._threshold_of(seen.camera)
+                monitor = self._cameras[seen.camera] = self._begin(seen.camera, threshold)
+            self._raise(seen.camera, monitor.see(seen.verdict, seen.score))
             if seen.pixels is not None:
-                changes += monitor.look(look_at(seen.pixels))
-            for change in changes:
-                self._raise_alarm(Alarm(change.name, change.active, change.text, seen.camera))
+                self._raise(seen.camera, monitor.look(look_at(seen.pixels)))
         self._fields = {name: monitor.fields() for name, monitor in self._cameras.items()}
 
     def _end_alarms(self, camera: str) -> None:
@@ -130,8 +135,11 @@ class DriftTap:
             log.exception("the drift monitors failed")
             self._failure = error
 
-    def _begin(self, camera: str) -> CameraDrift:
-        threshold = self._threshold_of(camera)
+    def _raise(self, camera: str, changes: Iterable[DriftChange]) -> None:
+        for change in changes:
+            self._raise_alarm(Alarm(change.name, change.active, change.text, camera))
+
+    def _begin(self, camera: str, threshold: Threshold) -> CameraDrift:
         missing = [
             what
             for what, there in (
