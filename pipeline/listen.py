@@ -1,7 +1,7 @@
-"""Subscribe to a line: show its results, record them, and say whether they may be acted on.
+"""Subscribe to a line: show its results, record them, and say what is wrong, and where.
 
-Ends at the publisher's BYE or after --count results. Exit code 6: nothing was reachable, the stream
-fell silent, or events were lost.
+Camera, box, network or keys: one screen and one sentence. Ends at the publisher's BYE or after
+--count results. Exit code 6: nothing was reachable, the stream fell silent, or events were lost.
 """
 
 from __future__ import annotations
@@ -20,21 +20,15 @@ import msgspec
 
 from ..errors import ConfigError, NetworkError
 from .clock import SYSTEM_CLOCK, Clock
-from .listen_view import (
-    TABLE_HEAD,
-    Tally,
-    diagnosis,
-    event_line,
-    health_line,
-    note_heartbeat,
-    screen,
-    summary_line,
-)
+from .diagnosis import EXIT_CODES, diagnose
+from .listen_doctor import Doctor
+from .listen_screen import screen
+from .listen_view import TABLE_HEAD, answers_line, event_line, summary_line
 from .recording import Recording, save_map
 from .security import add_key_arguments, client_keys
 from .stream_check import Gap, Restart
 from .subscriber import Gone, Item, Replayed, Subscriber
-from .wire import HeartbeatMessage, ResultMessage
+from .wire import ResultMessage
 from .wire_map import MapMessage
 
 _REPAINT_S = 0.2
@@ -77,6 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MS",
         help="later messages are not fresh",
     )
+    parser.add_argument(
+        "--doctor",
+        type=float,
+        metavar="S",
+        help="listen for S seconds, then say once whether it is the camera, the box or the network "
+        "(exit code 0, 3 or 6; with --json as one JSON object)",
+    )
     add_key_arguments(parser)
 
 
@@ -85,6 +86,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--count {arguments.count}: must be 1 or more", "leave it out for all")
     if arguments.save_maps is not None and arguments.maps is None:
         raise ConfigError("--save-maps needs --maps", "for example --maps tcp://127.0.0.1:5556")
+    if arguments.doctor is not None and not 0 < arguments.doctor <= 3600:
+        raise ConfigError(
+            f"--doctor {arguments.doctor:g}: not a number of seconds", "for example --doctor 5"
+        )
+    limits = (arguments.wait_s, arguments.idle_s)
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(
             Subscriber(
@@ -98,19 +104,36 @@ def run(arguments: argparse.Namespace) -> int:
         recording = None
         if arguments.record is not None:
             recording = stack.enter_context(Recording(arguments.record))
-        display = _choose_display(arguments.json)
+        doctor, display = Doctor(stream), _choose_display(arguments)
         stack.callback(display.close)
         stack.enter_context(_sigterm_interrupts())
-        for item in stream.ticks(arguments.wait_s, arguments.idle_s, _REPAINT_S):
-            display.show(item, stream)
-            if recording is not None:
-                _record(recording, item)
-            if isinstance(item, MapMessage) and arguments.save_maps is not None:
-                save_map(arguments.save_maps, item)
-            if display.tally.results == arguments.count:
-                break
+        end_ns = None
+        if arguments.doctor is not None:
+            # Silence is a finding here, and ends nothing.
+            limits = (float("inf"), float("inf"))
+            end_ns = SYSTEM_CLOCK.mono_ns() + int(arguments.doctor * 1e9)
+        try:
+            for item in stream.ticks(*limits, _REPAINT_S):
+                doctor.note(item)
+                display.show(item, doctor, stream)
+                if recording is not None:
+                    _record(recording, item)
+                if isinstance(item, MapMessage) and arguments.save_maps is not None:
+                    save_map(arguments.save_maps, item)
+                if doctor.tally.results == arguments.count:
+                    break
+                if end_ns is not None and SYSTEM_CLOCK.mono_ns() >= end_ns:
+                    break
+        except NetworkError as silence:
+            said = diagnose(doctor.at_the_end())
+            raise NetworkError(f"{silence.sentence} ({said.line})", said.advice) from None
+        if end_ns is not None:
+            found = doctor.at_the_end()
+            text = doctor.json(found) if arguments.json else "\n".join(doctor.lines(found))
+            print(text, flush=True)
+            return EXIT_CODES[diagnose(found).where]
         status = stream.status()
-    print(summary_line(status, display.tally), file=sys.stderr)
+    print(summary_line(status, doctor.tally), file=sys.stderr)
     if status.missing:
         raise NetworkError(
             f"{status.missing} events of {stream.check.box} were lost on the way",
@@ -126,14 +149,20 @@ def _record(recording: Recording, item: Item | None) -> None:
         recording.add(item)
 
 
-class JsonLines:
+class Quiet:
+    """Nothing before the end."""
+
+    def show(self, item: Item | None, doctor: Doctor, stream: Subscriber) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing to restore."""
+
+
+class JsonLines(Quiet):
     """One line per result on stdout; losses and restarts on stderr."""
 
-    def __init__(self) -> None:
-        self.tally = Tally()
-
-    def show(self, item: Item | None, stream: Subscriber) -> None:
-        _count(self.tally, item, SYSTEM_CLOCK)
+    def show(self, item: Item | None, doctor: Doctor, stream: Subscriber) -> None:
         message = item.message if isinstance(item, Replayed) else item
         if isinstance(message, ResultMessage):
             sys.stdout.buffer.write(msgspec.json.encode(message.header) + b"\n")
@@ -141,64 +170,58 @@ class JsonLines:
         elif isinstance(item, Gap | Restart | Gone):
             print(_notice_text(item), file=sys.stderr, flush=True)
 
-    def close(self) -> None:
-        """Nothing to restore."""
 
-
-class PlainLines:
-    """A line per result, state and alarm; the health of the stream every few seconds."""
+class PlainLines(Quiet):
+    """A line per result, state and alarm; the stream's health when it changes, and now and then."""
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.tally = Tally()
         self._clock = clock
+        self._said: tuple[str, bool] | None = None
         self._next_health_ns = clock.mono_ns() + int(_HEALTH_LINE_S * 1e9)
         print(TABLE_HEAD, flush=True)
 
-    def show(self, item: Item | None, stream: Subscriber) -> None:
-        _count(self.tally, item, self._clock)
+    def show(self, item: Item | None, doctor: Doctor, stream: Subscriber) -> None:
         line = _line(item)
         if line:
             print(line, flush=True)
         now_ns = self._clock.mono_ns()
-        if now_ns >= self._next_health_ns:
+        if item is not None and now_ns < self._next_health_ns:
+            return
+        found = doctor.findings()
+        said = diagnose(found)
+        if now_ns >= self._next_health_ns or (said.where, found.status.ok) != self._said:
+            self._said = (said.where, found.status.ok)
             self._next_health_ns = now_ns + int(_HEALTH_LINE_S * 1e9)
-            status = stream.status()
-            print(f"          {health_line(status, self.tally, now_ns)}", flush=True)
-            print(f"          {diagnosis(status, self.tally)}", flush=True)
-
-    def close(self) -> None:
-        """Nothing to restore."""
+            print(f"          {answers_line(found.status)} | {said.line}", flush=True)
 
 
-class LiveTable:
-    """The newest results above the health of the stream, repainted in place."""
+class LiveTable(Quiet):
+    """The newest results above the doctor's lines, repainted in place."""
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.tally = Tally()
         self._clock = clock
         self._rows: deque[str] = deque(maxlen=200)
         self._next_paint_ns = 0
         self._painted_lines = 0
 
-    def show(self, item: Item | None, stream: Subscriber) -> None:
-        _count(self.tally, item, self._clock)
+    def show(self, item: Item | None, doctor: Doctor, stream: Subscriber) -> None:
         line = _line(item)
         if line:
             self._rows.append(line)
         now_ns = self._clock.mono_ns()
         if now_ns >= self._next_paint_ns or stream.check.ended:
             self._next_paint_ns = now_ns + int(_REPAINT_S * 1e9)
-            self._paint(stream, now_ns)
+            self._paint(doctor.lines(doctor.findings()))
 
     def close(self) -> None:
         """Leave the cursor below the table."""
         sys.stdout.write("\n")
         sys.stdout.flush()
 
-    def _paint(self, stream: Subscriber, now_ns: int) -> None:
+    def _paint(self, health: list[str]) -> None:
         width, height = shutil.get_terminal_size()
-        rows = list(self._rows)[-max(min(height - 6, 30), 3) :]
-        lines = screen(rows, stream.status(), self.tally, now_ns)
+        rows = list(self._rows)[-max(min(height - len(health) - 3, 30), 3) :]
+        lines = screen(rows, health)
         up = f"\x1b[{self._painted_lines - 1}F" if self._painted_lines > 1 else "\r"
         body = "\n".join(f"{line[: width - 1]}\x1b[K" for line in lines)
         sys.stdout.write(f"{up}{body}\x1b[J")
@@ -206,20 +229,12 @@ class LiveTable:
         self._painted_lines = len(lines)
 
 
-def _choose_display(as_json: bool) -> JsonLines | PlainLines | LiveTable:
-    if as_json:
+def _choose_display(arguments: argparse.Namespace) -> Quiet:
+    if arguments.doctor is not None:
+        return Quiet()
+    if arguments.json:
         return JsonLines()
     return LiveTable() if sys.stdout.isatty() else PlainLines()
-
-
-def _count(tally: Tally, item: Item | None, clock: Clock) -> None:
-    message = item.message if isinstance(item, Replayed) else item
-    if isinstance(message, ResultMessage):
-        tally.add_result(message.header, clock.mono_ns())
-    elif isinstance(item, HeartbeatMessage):
-        note_heartbeat(tally, item)
-    elif isinstance(item, MapMessage):
-        tally.maps += 1
 
 
 def _line(item: Item | None) -> str:

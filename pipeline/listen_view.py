@@ -1,4 +1,4 @@
-"""What `listen` shows: results as lines of a table, the stream's health as one line. Pure text."""
+"""What `listen` shows of each event, and what it counts. Pure text."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from msgspec import UNSET
 
-from .stream_check import StreamStatus
+from .stream_check import QuickestDelay, StreamStatus
 from .topics import VERDICTS
 from .wire import AlarmMessage, HeartbeatMessage, Message, ResultMessage, StateMessage
-from .wire_messages import CountFields, HeartbeatHeader, ResultHeader
+from .wire_messages import AlarmHeader, CountFields, HeartbeatHeader, ResultHeader
 
 TABLE_HEAD = "     seq  camera     part              verdict     score   limit   ms    reason"
 _RATE_WINDOW_NS = 10 * 1_000_000_000
@@ -27,6 +27,14 @@ class Tally:
     counts: CountFields | None = None
     """The publisher's own counters, as last heard."""
     heartbeat: HeartbeatHeader | None = None
+    fetched: int = 0
+    """Lost events that were fetched from the journal later."""
+    gone: int = 0
+    """Lost events that the box does not have any more."""
+    alarms: deque[AlarmHeader] = field(default_factory=lambda: deque(maxlen=4))
+    """The newest starts and ends of alarms."""
+    clock: QuickestDelay = field(default_factory=QuickestDelay)
+    """Our wall clock against the box's."""
     total_ms: deque[float] = field(default_factory=lambda: deque(maxlen=500))
     arrivals_ns: deque[int] = field(default_factory=deque)
 
@@ -84,11 +92,6 @@ def event_line(message: Message) -> str:
     return ""
 
 
-def health_line(status: StreamStatus, tally: Tally, now_ns: int) -> str:
-    """The four answers and the state, then rate, latency and counters."""
-    return f"{answers_line(status)} | {numbers_line(status, tally, now_ns)}"
-
-
 def answers_line(status: StreamStatus) -> str:
     """May verdicts be acted on, and which of the four answers says no."""
     answers = (
@@ -101,55 +104,6 @@ def answers_line(status: StreamStatus) -> str:
     return f"{'ACT' if status.ok else 'REJECT ALL'} | {marks} | {status.state or 'no state yet'}"
 
 
-def numbers_line(status: StreamStatus, tally: Tally, now_ns: int) -> str:
-    """Rate, latency as the box measured it, verdicts received, events lost."""
-    p50, p99 = _quantiles(tally.total_ms)
-    verdicts = " ".join(f"{name} {tally.verdicts[name]}" for name in VERDICTS)
-    return (
-        f"{tally.rate_hz(now_ns):.1f}/s | latency p50 {p50:.1f} p99 {p99:.1f} ms | {verdicts} | "
-        f"lost {status.missing}"
-    )
-
-
-def diagnosis(status: StreamStatus, tally: Tally) -> str:
-    """One sentence: is it the camera, the box, or the network?"""
-    if status.silent_ms is None:
-        return "nothing heard yet: box or network (no heartbeat ever arrived)"
-    if status.state == "BYE":
-        return "the box has ended cleanly (BYE)"
-    if not status.alive:
-        return f"box or network: no heartbeat for {status.silent_ms / 1000:.1f} s"
-    if not status.fresh:
-        return f"network or this program: messages arrive {status.age_ms or 0:.0f} ms late"
-    beat = tally.heartbeat
-    if beat is not None and not beat.health.balance.holds:
-        return "box: parts are unaccounted for (its counters do not balance)"
-    if beat is not None:
-        sick = [name for name, cam in beat.health.cams.items() if cam.state not in _CAMERA_FINE]
-        if sick:
-            return "camera: " + ", ".join(f"{n} {beat.health.cams[n].state}" for n in sorted(sick))
-    if not status.contiguous:
-        return f"network or this program: {status.missing} events were lost on the way"
-    if not status.valid:
-        return f"box: not ready ({status.state})"
-    return "all is well"
-
-
-_CAMERA_FINE = frozenset({"running", "idle", "starting", "ended"})
-
-
-def screen(rows: Iterable[str], status: StreamStatus, tally: Tally, now_ns: int) -> list[str]:
-    """The whole live view, top to bottom."""
-    return [
-        TABLE_HEAD,
-        *rows,
-        "",
-        answers_line(status),
-        numbers_line(status, tally, now_ns),
-        diagnosis(status, tally),
-    ]
-
-
 def summary_line(status: StreamStatus, tally: Tally) -> str:
     """The last line of a session."""
     verdicts = ", ".join(f"{count} {name}" for name, count in tally.verdicts.items())
@@ -160,13 +114,15 @@ def summary_line(status: StreamStatus, tally: Tally) -> str:
     )
 
 
-def note_heartbeat(tally: Tally, message: HeartbeatMessage) -> None:
-    """Keep the newest heartbeat."""
+def note_heartbeat(tally: Tally, message: HeartbeatMessage, wall_ns: int) -> None:
+    """Keep the newest heartbeat; it arrived at `wall_ns` of our wall clock."""
     tally.heartbeat = message.header
     tally.counts = message.header.counts
+    tally.clock.delay_ns(message.header.t, wall_ns)
 
 
-def _quantiles(values: Iterable[float]) -> tuple[float, float]:
+def quantiles(values: Iterable[float]) -> tuple[float, float]:
+    """p50 and p99; zeros without values."""
     ordered = sorted(values)
     if not ordered:
         return 0.0, 0.0

@@ -91,7 +91,7 @@ class StreamCheck:
         self._period_ms = DEFAULT_PERIOD_MS
         self._last_arrival_ns: int | None = None
         self._delay_ns = 0
-        self._offset = _QuickestDelay()
+        self._offset = QuickestDelay()
 
     def receive(self, message: Message, now_ns: int) -> tuple[Notice, ...] | None:
         """Take one message that arrived at `now_ns` (receiver's monotonic clock).
@@ -175,7 +175,7 @@ class StreamCheck:
         self.restarts += 1
         self.boot = header.boot
         self.ready, self.ended = False, False
-        self._offset = _QuickestDelay()
+        self._offset = QuickestDelay()
         if header.seq <= self.last_seq:
             # No journal on the box: the numbers begin at 1 again.
             self.last_seq = 0
@@ -190,7 +190,7 @@ class StreamCheck:
             self.ended = message.header.state == "BYE"
 
 
-class _QuickestDelay:
+class QuickestDelay:
     """The one-way delay beyond the quickest of the last 30 to 60 s, from two unrelated clocks.
 
     Sender and receiver clocks differ by an unknown constant, so only differences of delays can be
@@ -208,8 +208,16 @@ class _QuickestDelay:
             self._previous, self._current = self._current, difference
             self._window_ns = arrived_ns
         self._current = min(self._current, difference)
-        quickest = self._current if self._previous is None else min(self._current, self._previous)
+        quickest = self.quickest_ns
+        assert quickest is not None
         return difference - quickest
+
+    @property
+    def quickest_ns(self) -> int | None:
+        """Receiver's clock minus sender's, the quickest delay included; None before a message."""
+        if self._current is None:
+            return None
+        return min(self._current, self._current if self._previous is None else self._previous)
 
 
 def _sent_mono_ns(message: Message) -> int:

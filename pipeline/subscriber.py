@@ -24,6 +24,7 @@ import zmq
 
 from ..errors import ConfigError, NetworkError
 from .clock import SYSTEM_CLOCK, Clock
+from .link import Link, LinkWatch
 from .replay import ReplayClient
 from .replay_wire import GapFiller
 from .security import ClientKeys
@@ -109,6 +110,7 @@ class Subscriber:
         self._filler = GapFiller()
         self._replay: ReplayClient | None = None
         self._events: zmq.Socket[bytes] | None = None
+        self._link: LinkWatch | None = None
         self._maps: zmq.Socket[bytes] | None = None
 
     def open(self) -> None:
@@ -129,6 +131,9 @@ class Subscriber:
 
     def close(self) -> None:
         """Close the sockets. Safe to call twice."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
         for socket in (self._events, self._maps):
             if socket is not None:
                 socket.close(linger=0)
@@ -226,6 +231,16 @@ class Subscriber:
         """alive, fresh, contiguous and valid, now."""
         return self.check.status(self._clock.mono_ns())
 
+    @property
+    def link(self) -> Link:
+        """How far the connection to the events got."""
+        return "connecting" if self._link is None else self._link.state()
+
+    @property
+    def with_keys(self) -> bool:
+        """Whether we prove who we are."""
+        return self._keys is not None
+
     def __enter__(self) -> Subscriber:
         self.open()
         return self
@@ -250,9 +265,14 @@ class Subscriber:
                 socket.setsockopt(zmq.SUBSCRIBE, f"{kind}/".encode("ascii"))
         if self._keys is not None:
             self._keys.protect(socket)
+        if name == "events":
+            self._link = LinkWatch(socket)
         try:
             socket.connect(endpoint)
         except zmq.ZMQError as error:
+            if self._link is not None:
+                self._link.close()
+                self._link = None
             socket.close(linger=0)
             raise ConfigError(
                 f"{endpoint!r} cannot be connected to: {error.strerror}",

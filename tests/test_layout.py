@@ -42,7 +42,7 @@ ONLY_IMPORTERS = {
     "pycuda": {"engine/cuda.py"},
     "zmq": {"pipeline/publish.py", "pipeline/replay.py", "pipeline/control.py"}
     | {"pipeline/subscriber.py", "pipeline/security.py", "pipeline/fan_out.py"}
-    | {"pipeline/control_client.py", "pipeline/services.py"},
+    | {"pipeline/control_client.py", "pipeline/services.py", "pipeline/link.py"},
     "paho": {"pipeline/bridges/mqtt.py"},
     "asyncua": {"pipeline/bridges/opcua.py", "pipeline/bridges/opcua_values.py"},
     "pymodbus": {"pipeline/bridges/modbus.py", "pipeline/gate/modbus.py"},

@@ -9,13 +9,18 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
+from skrd4ad.pipeline.key_files import write_key_pair
 from skrd4ad.pipeline.publish import Publisher, PublishSettings
 from skrd4ad.pipeline.records import Latency, Part, Result, Verdict
-from skrd4ad.pipeline.wire_messages import HealthFields
+from skrd4ad.pipeline.security import new_key_pair
+from skrd4ad.pipeline.wire_messages import CameraFields, HealthFields
 from skrd4ad.pipeline.wire_record import unpack_record
 
 PATIENCE_S = 30.0
@@ -158,6 +163,7 @@ def test_lost_events_exit_with_6(publisher: Publisher) -> None:
         (["--connect", "tcp://127.0.0.1:9", "--wait-s", 0.3], 6, "nothing was heard"),
         (["--connect", "nonsense"], 2, "cannot be connected to"),
         (["--count", 0], 2, "--count"),
+        (["--doctor", 0], 2, "--doctor"),
         (["--save-maps", "m"], 2, "--maps"),
     ],
 )
@@ -169,6 +175,80 @@ def test_mistakes_get_one_sentence_and_the_right_code(
     assert process.returncode == code
     assert message in err
     assert "Traceback" not in err
+
+
+def doctor(*arguments: object) -> tuple[int, dict[str, Any]]:
+    process = listen("--doctor", 1.5, "--json", *arguments)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert "Traceback" not in err
+    return process.returncode, json.loads(out)
+
+
+def test_the_doctor_finds_nothing_wrong_with_a_line_that_runs(box_parts: ModuleType) -> None:
+    box = box_parts.Box()
+    process = listen("--doctor", 2.0, "--connect", box.events)
+    box.wait_for_clients(1)
+    box.send(*[box_parts.result(number) for number in range(1, 21)])
+    box.do(lambda: box.publisher.send_alarm("peer_refused", True, "somebody"))
+    out, _ = process.communicate(timeout=PATIENCE_S)
+    box.close()
+    assert process.returncode == 0, out
+    lines = {line.split("  ")[0]: line for line in out.splitlines()}
+    assert out.startswith("ACT | alive fresh contiguous valid | RUNNING")
+    assert "edge07" in lines["box"]
+    assert "every 100 ms, last sign 0." in lines["heartbeat"]
+    assert "cam0: running, 1 parts, last frame 0.0 s before, 0 reconnects" in lines["cameras"]
+    assert "ok 20 ng 0" in lines["results"]
+    assert "0, fetched 0, gone 0" in lines["missing"]
+    assert "active 5001 | newest: on  5001 peer_refused" in lines["alarms"]
+    assert "all is well, with a warning: 5001" in lines["DIAGNOSIS"]
+
+
+def test_the_doctor_tells_camera_box_and_keys_apart(box_parts: ModuleType, tmp_path: Path) -> None:
+    box = box_parts.Box()
+    box.health = msgspec.structs.replace(
+        box.health,
+        cams={"cam0": CameraFields(state="reopening", admitted=1, reconnects=4, last_age_ms=9000)},
+    )
+    code, said = doctor("--connect", box.events)
+    assert (code, said["where"]) == (3, "camera")
+    assert "cam0 is reopening" in said["diagnosis"]
+    assert said["heartbeat"]["health"]["cams"]["cam0"]["reconnects"] == 4
+    box.fall_silent()
+    code, said = doctor("--connect", box.events)
+    assert (code, said["where"], said["link"]) == (6, "box", "ready")
+    assert "no heartbeat comes" in said["diagnosis"]
+    endpoint = box.events
+    box.close()
+    code, said = doctor("--connect", endpoint)
+    assert (code, said["where"], said["reach"]) == (6, "box", "refused")
+
+    write_key_pair(tmp_path / "keys", "server", "server", *new_key_pair())
+    settings = PublishSettings(
+        events="tcp://127.0.0.1:0", maps="tcp://127.0.0.1:0", keys=str(tmp_path / "keys")
+    )
+    with Publisher(settings, "edge07") as locked:
+        code, said = doctor("--connect", locked.events_endpoint)
+        assert (code, said["where"]) == (6, "keys")
+        assert "asks for a key" in said["diagnosis"]
+        write_key_pair(tmp_path / "me", "press3", "viewer", *new_key_pair())
+        keys = (
+            "--key",
+            tmp_path / "me/press3.secret",
+            "--server-key",
+            tmp_path / "keys/server.key",
+        )
+        code, said = doctor("--connect", locked.events_endpoint, *keys)
+        assert (code, said["where"]) == (6, "keys")
+        assert "refuses our key" in said["diagnosis"]
+
+
+def test_silence_ends_with_the_diagnosis(publisher: Publisher) -> None:
+    process = listen("--connect", "tcp://127.0.0.1:9", "--wait-s", 0.5)
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 6
+    assert "its computer answers, but the program does not run" in err
+    assert "try:   start skrd4ad-stream there" in err
 
 
 def test_sigterm_closes_the_recording(publisher: Publisher, tmp_path: Path) -> None:
