@@ -21,7 +21,7 @@ from ..errors import EngineError, NetworkError
 from . import wire_messages as wire
 from .admission import Admission
 from .capture.camera import Camera, CameraSettings
-from .capture.image_checks import BLIND, CHANGED
+from .capture.image_checks import BLIND, CHANGED, STALE
 from .clock import SYSTEM_CLOCK, Clock
 from .control_port import LineControl
 from .health import health_fields
@@ -341,7 +341,7 @@ class _Line:
         frozen = lost and " is frozen" in camera.status.detail
         self._publish.post(Alarm("camera_lost", lost, camera.status.detail, camera.name))
         self._publish.post(Alarm("camera_frozen", frozen, camera.status.detail, camera.name))
-        for name in (CHANGED, BLIND):
+        for name in (CHANGED, BLIND, STALE):
             text = camera.alarms.get(name, "")
             self._publish.post(Alarm(name, bool(text), text, camera.name))
         if self._state in ("RUNNING", "DEGRADED"):

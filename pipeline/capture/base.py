@@ -66,6 +66,13 @@ class FreeRunning(Protocol):
 
 
 @runtime_checkable
+class Alarming(Protocol):
+    """A source that notices what is wrong while its frames still come: alarm's name to text."""
+
+    alarms: dict[str, str]
+
+
+@runtime_checkable
 class Triggered(Protocol):
     """A source that takes a picture when it is told to (`aravis:` with a software trigger).
 

@@ -21,7 +21,7 @@ from ..pairing import TriggerSettings
 from ..records import Frame
 from ..wire_messages import CameraFields, QuantileFields
 from .backoff import Backoff
-from .base import EndOfStream, FreeRunning, Heir, Shot, Source, Triggered, frame_of
+from .base import Alarming, EndOfStream, FreeRunning, Heir, Shot, Source, Triggered, frame_of
 from .image_checks import ImageChecks
 
 Answer = TypeVar("Answer")
@@ -100,6 +100,7 @@ class Camera:
         self._prepared = prepared
         self._backoff = backoff or Backoff()
         self._checks = ImageChecks(frozen_after, clock)
+        self._said: dict[str, str] = {}
         self._hang_limit_ns = round(hang_limit_s * 1e9)
         self._stop = threading.Event()
         self._handover = threading.Lock()
@@ -141,7 +142,8 @@ class Camera:
     @property
     def alarms(self) -> dict[str, str]:
         """What is wrong with its pictures: name of the alarm to text."""
-        return self._checks.alarms
+        source = self._session.source
+        return {**self._checks.alarms, **(source.alarms if isinstance(source, Alarming) else {})}
 
     @property
     def finished(self) -> bool:
@@ -241,26 +243,31 @@ class Camera:
         if shot is None:
             if source.live and isinstance(source, FreeRunning):
                 self._check_silence(source.silent_limit_s, now_ns - session.heard_ns)
+            self._say_alarms()
             return None
         session.heard_ns = now_ns
         # Files may show anything, again and again.
         if shot.pixels is None or shot.captured_source == "file" or not source.live:
             return shot
-        alarms = dict(self._checks.alarms)
         fault = self._checks.fault(shot.pixels)
-        if fault is not None:
-            reason, text = fault
-            if shot.part.trigger_seq is not None:
-                # Somebody waits for this part's result.
-                self._admit(session, replace(shot, pixels=None, failure=reason, detail=text))
-            raise CameraError(
-                f"camera {self.name} {text}",
-                "check exposure, trigger and cable; restart the camera",
-            )
-        if self._checks.alarms != alarms:
-            log.warning("camera %s: %s", self.name, self._checks.alarms or "its pictures are well")
+        self._say_alarms()
+        if fault is None:
+            return shot
+        reason, text = fault
+        if shot.part.trigger_seq is not None:
+            # Somebody waits for this part's result.
+            self._admit(session, replace(shot, pixels=None, failure=reason, detail=text))
+        raise CameraError(
+            f"camera {self.name} {text}", "check exposure, trigger and cable; restart the camera"
+        )
+
+    def _say_alarms(self) -> None:
+        alarms = self.alarms
+        if alarms != self._said:
+            self._said = alarms
+            text = "; ".join(alarms.values()) or "its pictures are well again"
+            log.warning("camera %s: %s", self.name, text)
             self._changed(self)
-        return shot
 
     def _check_silence(self, limit_s: float, silent_ns: int) -> None:
         if limit_s and silent_ns > limit_s * 1e9:

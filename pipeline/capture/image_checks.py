@@ -14,7 +14,7 @@ from ..clock import SYSTEM_CLOCK, Clock
 from .frozen import FrozenCheck
 
 FROZEN, WRONG_SIZE = "frozen", "wrong_size"
-CHANGED, BLIND = "camera_changed", "camera_blind"
+CHANGED, BLIND, STALE = "camera_changed", "camera_blind", "camera_stale"
 _LEARN_FRAMES = 20
 _LOOK_EVERY_NS = 500_000_000
 _LOOKS = 3

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import ConfigError
 from ..clock import SYSTEM_CLOCK, Clock
 from ..records import Part
+from .barcode import WIDTH_PX, draw
 from .base import EndOfStream, Shot
 from .pace import Pace
 
@@ -28,7 +30,8 @@ class PatternSource:
     """`defect` is the share of defective parts, `bank` how many parts are rendered of each kind.
 
     `rate` in parts a second (None: as fast as they are taken), `count` parts in all (None: without
-    end), `size` in pixels a side.
+    end), `size` in pixels a side. `barcode` draws the clock
+    of barcode.py into the upper left corner, by which anybody can tell how old a picture is.
     """
 
     live = False
@@ -42,13 +45,17 @@ class PatternSource:
         count: int | None = None,
         size: int = 256,
         bank: int = 32,
+        barcode: bool = False,
     ) -> None:
+        if barcode and size < WIDTH_PX:
+            raise ConfigError(f"the barcode clock needs {WIDTH_PX} pixels", f"size={WIDTH_PX}")
         self._clock = clock
         self._seed = seed
         self._defect = defect
         self._count = count
         self._size = size
         self._bank = bank
+        self._barcode = barcode
         self._pace = Pace(rate, clock)
         self._good: list[_Rendered] = []
         self._defective: list[_Rendered] = []
@@ -85,10 +92,14 @@ class PatternSource:
         defective = self._random.random() < self._defect
         choice = int(self._random.integers(self._bank))
         part = (self._defective if defective else self._good)[choice]
+        pixels, now_ns = part.pixels, self._clock.mono_ns()
+        if self._barcode:
+            pixels = pixels.copy()
+            draw(pixels, now_ns // 1_000_000, self._number)
         return Shot(
-            pixels=part.pixels,
+            pixels=pixels,
             captured_ns=self._clock.wall_ns(),
-            captured_mono_ns=self._clock.mono_ns(),
+            captured_mono_ns=now_ns,
             captured_source="device",
             frame_id=self._number,
             part=Part(

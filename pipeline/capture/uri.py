@@ -110,6 +110,7 @@ OPTIONS: dict[str, dict[str, Reader]] = {
         "count": _count,
         "size": _count,
         "bank": _count,
+        "barcode": _yes_no,
         "trigger": _yes_no,
         "lose": _fraction,
         "delay_ms": _positive,

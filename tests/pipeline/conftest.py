@@ -61,6 +61,13 @@ def gstreamer() -> None:
     _need_gobject("Gst-1.0", "GstApp-1.0")
 
 
+@pytest.fixture(scope="session")
+def rtsp() -> ModuleType:
+    """The module tests/pipeline/rtsp_camera.py, where its server is installed."""
+    _need_gobject("Gst-1.0", "GstRtspServer-1.0")
+    return _load("rtsp_camera")
+
+
 def _need_gobject(*names: str) -> None:
     """Skip where GObject libraries for cameras are missing; on CI they have to be there."""
     try:
