@@ -37,7 +37,7 @@ class TriggerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     limit_ms: Annotated[float, Meta(gt=0)] = _LIMIT_MS
     """A trigger without a frame for so long has none: its part is `err`, reason `no_frame`."""
     window_ms: Annotated[float, Meta(gt=0)] | None = None
-    """A frame is taken within so long of its trigger; needed for `time` and `external`."""
+    """A frame is taken within so long of its trigger; needed for `time`, `fifo` and `external`."""
     under_way: Annotated[int, Meta(ge=1, le=64)] = 8
     """Parts between trigger and result; a trigger beyond is refused."""
 

@@ -224,9 +224,10 @@ def _trigger_of(
             f"camera {name} is fired by a sensor and pairs nothing: its orders would mean nothing",
             "leave trigger out",
         )
-    if trigger.window_ms is None and (trigger.match == "time" or trigger.fire == "external"):
+    needed = trigger.match in ("time", "fifo") or trigger.fire == "external"
+    if trigger.window_ms is None and needed:
         raise ConfigError(
-            f"camera {name}: trigger needs window_ms with match: time and with fire: external",
+            f"camera {name}: trigger needs window_ms with match: time or fifo, and fire: external",
             "how long after its trigger a frame is taken at most, shorter than between two parts",
         )
     if trigger.window_ms is not None and trigger.window_ms > trigger.limit_ms:

@@ -23,8 +23,8 @@ from .outputs import Gate, make_gate
 from .settings import GateSettings
 
 log = logging.getLogger(__name__)
-DRAIN_LIMIT_S = 1.0
-"""How long the end of the line waits for the parts between camera and gate."""
+DRAIN_LIMIT_S = 2.3
+"""How long after the line began to end the gate may still follow parts; BYE comes within 3 s."""
 
 
 class GateTap:
@@ -43,6 +43,7 @@ class GateTap:
         self._keeper: GateKeeper | None = None
         self._trusted = False
         self._ending = threading.Event()
+        self._end_ns: int | None = None
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
 
@@ -78,6 +79,8 @@ class GateTap:
     def on_state(self, state: wire.State, text: str) -> None:
         # docs/wire.md, section 5: a verdict may be acted on in this state only.
         self._trusted = state == "RUNNING"
+        if state == "DRAINING":
+            self._end_ns = self._clock.mono_ns() + round(DRAIN_LIMIT_S * 1e9)
 
     def on_alarm(self, alarm: Alarm) -> None: ...
     def on_heartbeat(self, health: wire.HealthFields) -> None: ...
@@ -91,13 +94,16 @@ class GateTap:
         return msgspec.structs.replace(health, gates=gates)
 
     def close(self) -> None:
-        """Let the parts under way reach the gate, for DRAIN_LIMIT_S at most; switch off."""
+        """Let the parts under way reach the gate while there is time; switch off."""
         if self._thread.ident is None:
             return
+        now_ns = self._clock.mono_ns()
+        if self._end_ns is None:
+            self._end_ns = now_ns  # the line failed
         self._ending.set()
         assert self._keeper is not None
         self._keeper.wake.set()
-        self._thread.join(DRAIN_LIMIT_S + 0.5)
+        self._thread.join(max(self._end_ns - now_ns, 0) / 1e9 + 0.3)
         if self._thread.is_alive():
             log.error("%s does not end: its output is left as it is", self.name)
 
@@ -106,14 +112,13 @@ class GateTap:
     def _run(self) -> None:
         keeper = self._keeper
         assert keeper is not None
-        end_ns: int | None = None
         try:
             while True:
                 wait_ns = keeper.turn()
                 if self._ending.is_set():
-                    now_ns = self._clock.mono_ns()
-                    end_ns = end_ns or now_ns + round(DRAIN_LIMIT_S * 1e9)
-                    if (keeper.empty and keeper.at_rest) or now_ns > end_ns:
+                    assert self._end_ns is not None
+                    late = self._clock.mono_ns() >= self._end_ns
+                    if late or (keeper.empty and keeper.at_rest):
                         return
                     wait_ns = min(wait_ns, 10_000_000)
                 keeper.wake.wait(wait_ns / 1e9)

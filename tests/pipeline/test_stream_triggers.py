@@ -81,6 +81,7 @@ publish: {{events: "tcp://127.0.0.1:0", maps: "tcp://127.0.0.1:0", control: "{co
     ("trigger", "said"),
     [
         ("{match: time}", "needs window_ms"),
+        ("{match: fifo}", "needs window_ms"),
         ("{fire: external}", "needs window_ms"),
         ("{fire: external, match: none, window_ms: 5}", "pairs nothing"),
         ("{window_ms: 50, limit_ms: 20}", "longer than limit_ms"),
