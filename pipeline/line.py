@@ -86,8 +86,8 @@ def run_line(
         if line.ready(stop):
             on_control(line.control)  # first: who reads READY may give an order at once
             on_ready(line.engines())
-            line.wait_for_subscribers(stop)
-            line.run(stop)
+            if line.wait_for_subscribers(stop):
+                line.run(stop)
     finally:
         line.finish(stop)
     line.raise_failure()
@@ -182,16 +182,19 @@ class _Line:
             return
         self._infer_thread.start()
         for camera in self._cameras:
-            camera.open()
+            camera.open_beside()
+        if not self._await(stop, lambda: all(camera.is_open for camera in self._cameras)):
+            return
         for door in self._doors.values():
             door.start()
-        if not self._await(stop, lambda: self._infer.ready):
-            return
+        self._await(stop, lambda: self._infer.ready)
 
-    def wait_for_subscribers(self, stop: threading.Event) -> None:
+    def wait_for_subscribers(self, stop: threading.Event) -> bool:
+        """False when the line ends first. Raises NetworkError when they do not come."""
         wanted, timeout_s = self._settings.wait_subscribers, self._settings.wait_timeout_s
-        if self._await(stop, self._publish.subscribed.is_set, timeout_s) or self._ending(stop):
-            return
+        there = self._await(stop, self._publish.subscribed.is_set, timeout_s)
+        if there or self._ending(stop):
+            return not self._ending(stop)
         raise NetworkError(
             f"fewer than {wanted} subscribers came in {timeout_s:g} s",
             "start the listeners, or leave out --wait-subscribers",
@@ -213,6 +216,7 @@ class _Line:
 
     def finish(self, stop: threading.Event) -> None:
         """Stop capture, drain, flush, BYE. After a stop or a failure within STOP_LIMIT_S."""
+        began_ns = self._clock.mono_ns()
         self._enter("DRAINING")
         for camera in self._cameras:
             camera.stop()
@@ -223,13 +227,14 @@ class _Line:
                 log.warning("camera %s does not return from its driver; left behind", camera.name)
         for door in self._doors.values():
             door.stop()
-        self._drain(stop)
+        self._drain(stop, began_ns)
         self._publish.post(Finish())
         if self._publish_thread.ident is not None:
             self._publish_thread.join(STOP_LIMIT_S)
 
     def ready(self, stop: threading.Event) -> bool:
-        return self._infer.ready and not self._ending(stop)
+        is_open = all(camera.is_open for camera in self._cameras)
+        return is_open and self._infer.ready and not self._ending(stop)
 
     def raise_failure(self) -> None:
         failures = [self._failure, *(camera.failure for camera in self._cameras)]
@@ -248,16 +253,20 @@ class _Line:
             ended_by="part limit" if reached else "stop" if stop.is_set() else "end of stream",
         )
 
-    def _drain(self, stop: threading.Event) -> None:
-        """Let the infer thread finish what waits; a stop or failure limits how long."""
+    def _drain(self, stop: threading.Event, began_ns: int) -> None:
+        """Let the infer thread finish what waits; a stop or failure limits how long.
+
+        At the end of the files the limit begins when the stop comes, after a stop with `began_ns`.
+        """
         if self._infer_thread.ident is None:
             return
         limit_ns: int | None = None
+        since_ns = began_ns if self._ending(stop) else None
         while self._infer_thread.is_alive():
             self._infer_thread.join(0.02)
             now_ns = self._clock.mono_ns()
             if limit_ns is None and self._ending(stop):
-                limit_ns = now_ns + int(_DRAIN_LIMIT_S * 1e9)
+                limit_ns = (since_ns or now_ns) + int(_DRAIN_LIMIT_S * 1e9)
                 self._infer.give_up_after(limit_ns)
             if limit_ns is not None and now_ns > limit_ns + _HANG_LIMIT_NS:
                 log.error("the engine does not return; its parts are reported as err")

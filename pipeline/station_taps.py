@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 from ..engine.spec import Threshold
@@ -14,6 +15,7 @@ from .monitor.log_tap import LogTap
 from .pictures import PictureTap
 from .publish import Publisher
 from .station import Station, camera_settings
+from .systemd_tap import SystemdTap
 from .taps import Tap
 
 
@@ -26,6 +28,8 @@ def station_taps(
     once there are results.
     """
     taps: list[Tap] = [LogTap()]
+    if os.environ.get("NOTIFY_SOCKET"):
+        taps.append(SystemdTap())
     if station.drift is not None:
         taps.append(DriftTap(station.drift, threshold_of))
     if station.health is not None:

@@ -67,6 +67,8 @@ class _Session:
 
     source: Source
     thread: threading.Thread | None = None
+    runs: bool = False
+    """Whether its thread grabs, and closes the source at its end."""
     abandoned: threading.Event = field(default_factory=threading.Event)
     driver_since_ns: int | None = None
     """When the driver call that is under way began."""
@@ -107,12 +109,33 @@ class Camera:
         self._session = _Session(make_source())
 
     def open(self) -> None:
-        """First opening, in the caller's thread, so that a missing camera ends the command."""
+        """First opening, in the caller's thread. Raises what the source raises."""
         try:
             self._open(self._session)
         except BaseException:
             self._session.source.close()
             raise
+
+    def open_beside(self) -> None:
+        """First opening in a thread of its own: `failure` says that it failed, `is_open` that it
+        worked. A driver that hangs in it holds nobody up."""
+        session = self._session
+
+        def opening() -> None:
+            try:
+                self.open()
+            except Exception as error:
+                self.failure = error
+                self._enter("failed", str(error))
+
+        name = f"open-{self.name}"
+        session.thread = threading.Thread(target=opening, name=name, daemon=True)
+        session.thread.start()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the first opening has worked."""
+        return self.status.opened_mono_ns > 0
 
     def start(self) -> None:
         self._start(self._session, is_open=True)
@@ -132,12 +155,14 @@ class Camera:
 
     def join(self, timeout_s: float) -> bool:
         """True when the thread has ended (or never began)."""
-        thread = self._session.thread
-        if thread is None:
-            self._session.source.close()
-            return True
-        thread.join(timeout_s)
-        return not thread.is_alive()
+        session = self._session
+        if session.thread is not None:
+            session.thread.join(timeout_s)
+            if session.thread.is_alive():
+                return False
+        if not session.runs:
+            session.source.close()
+        return True
 
     @property
     def alarms(self) -> dict[str, str]:
@@ -186,8 +211,10 @@ class Camera:
             session.abandoned.set()
             self.abandoned += 1
             text = f"its driver has not returned for {self._hang_limit_ns / 1e9:g} s"
-            log.error("camera %s: %s; a new thread takes over", self.name, text)
-            if not session.source.live or self.abandoned > MAX_ABANDONED:
+            log.error("camera %s: %s", self.name, text)
+            # One that hangs when it is first opened ends the command, as a missing one does.
+            lost = not session.source.live or not session.runs
+            if lost or self.abandoned > MAX_ABANDONED:
                 self.failure = CameraError(
                     f"camera {self.name}: {text}", "restart the program; check cable and driver"
                 )
@@ -200,6 +227,7 @@ class Camera:
             self._start(self._session, is_open=False)
 
     def _start(self, session: _Session, is_open: bool) -> None:
+        session.runs = True
         name = f"camera-{self.name}-{self.abandoned}"
         session.thread = threading.Thread(
             target=self._run, args=(session, is_open), name=name, daemon=True
