@@ -13,18 +13,24 @@ from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+import numpy as np
 from msgspec import Meta
 
 from ...errors import ConfigError, NetworkError, SkrdError
 from ..control_port import ControlRefused
-from ..control_wire import Text, Threshold, Truth
+from ..control_wire import Camera, Text, Threshold, Truth
 from ..wire_messages import Boot
 from .access import Access, Person
 from .boxes import Box
 from .changes import Changes
 from .live import Part
 from .region_desk import Outdated, RegionDesk, StoredRegions
-from .threshold_preview import preview_threshold, score_histogram, would_change
+from .threshold_preview import (
+    preview_threshold,
+    score_histogram,
+    used_thresholds,
+    would_change,
+)
 from .trends import score_history, yield_by_minute
 
 MOST_PARTS = 120
@@ -71,10 +77,15 @@ class FeedbackBody(_Body, frozen=True):
 
 
 class ThresholdBody(_Body, frozen=True):
-    """The score above which the box is to reject, from its next part on."""
+    """The score above which the box is to reject, from its next part on.
+
+    `camera` "" means all, `region` "" the image outside of regions with a threshold of their own.
+    """
 
     box: int
     value: Threshold
+    camera: Camera = ""
+    region: Camera = ""
     who: Text = ""
 
 
@@ -139,21 +150,27 @@ def trends(site: Site, query: Query) -> dict[str, Any]:
 
 
 def preview(site: Site, query: Query) -> dict[str, Any]:
-    """What `threshold` would have made of the last `newest` parts; without it, what is there."""
-    view = site.box(_whole(query, "box")).view
-    parts, marks = view.parts(query.get("camera", ""), _whole(query, "newest", 5000))
+    """What `threshold` in place of `now` would have made of the last `newest` parts; without it,
+    which thresholds judged them, and the scores of those that `now` judged."""
+    view, camera = site.box(_whole(query, "box")).view, query.get("camera", "")
+    parts, marks = view.parts(camera, _whole(query, "newest", 5000))
+    used = used_thresholds(parts)
+    if not used:
+        return {"thresholds": [], "current": None, "histogram": None, "changed": []}
+    now = _number(query, "now", used[0].value)
+    known = [part for part in view.known_parts() if camera in ("", part["cam"])]
     if "threshold" not in query:
-        known = parts.threshold[parts.threshold > 0]
-        current = float(known[-1]) if known.size else None
-        return {"current": current, "histogram": score_histogram(parts, marks)}
-    threshold = _number(query, "threshold", 0.0)
-    changed = [
-        part
-        for part in view.known_parts()
-        if query.get("camera", "") in ("", part["cam"]) and would_change(part, threshold)
-    ]
+        names = {np.float32(p["thr"]): p["regions"][0]["name"] for p in known if p["regions"]}
+        thresholds = [{**asdict(one), "region": names.get(np.float32(one.value))} for one in used]
+        return {
+            "thresholds": thresholds,
+            "current": now,
+            "histogram": score_histogram(parts, marks, now),
+        }
+    threshold, asked = _number(query, "threshold", 0.0), now if len(used) > 1 else None
+    changed = [part for part in known if would_change(part, asked, threshold)]
     return {
-        **asdict(preview_threshold(parts, marks, threshold)),
+        **asdict(preview_threshold(parts, marks, now, threshold)),
         "changed": changed[:MOST_CHANGED],
     }
 
@@ -199,7 +216,9 @@ def set_threshold(site: Site, body: bytes, person: Person) -> dict[str, Any]:
     wanted = _decoded(body, ThresholdBody)
     _check_engineer(person, "change the threshold")
     with _orders_refused():
-        revision = site.box(wanted.box).set_threshold(wanted.value, person.name or wanted.who)
+        revision = site.box(wanted.box).set_threshold(
+            wanted.value, wanted.camera, wanted.region, person.name or wanted.who
+        )
     return {"value": wanted.value, "revision": revision}
 
 
@@ -247,7 +266,13 @@ def _kinds(part: Part) -> set[str]:
 
 def _stored(stored: StoredRegions) -> dict[str, Any]:
     found = None if stored.regions is None else msgspec.to_builtins(stored.regions)
-    return {"path": str(stored.path), "digest": stored.digest, "regions": found}
+    return {
+        "path": str(stored.path),
+        # For the station file's regions_folder: the line finds box and camera below it.
+        "folder": str(stored.path.parents[1]),
+        "digest": stored.digest,
+        "regions": found,
+    }
 
 
 def _desk(site: Site) -> RegionDesk:

@@ -94,11 +94,11 @@ class Box:
             line.feedback(key[1], truth, who)
         self.view.mark(key, truth, who)
 
-    def set_threshold(self, value: float, who: str) -> int:
+    def set_threshold(self, value: float, camera: str, region: str, who: str) -> int:
         """Have the box judge by `value` from the next part on; the new revision. Raises as
         `feedback` does."""
         with self._control() as line:
-            return line.set_threshold(value, who=who)
+            return line.set_threshold(value, camera, region, who)
 
     @contextmanager
     def _control(self) -> Iterator[ControlClient]:

@@ -1,8 +1,8 @@
 """What another threshold would have made of the parts that were seen. Pure; changes nothing.
 
-Compared is the score of the whole picture with the threshold, as the line does it for the plan's
-own threshold. Regions with thresholds of their own and deadlines keep their say: parts they
-rejected stay rejected.
+An event's score and threshold are those of the region that decided. Only parts that were judged by
+the threshold in question are judged again; what was rejected or passed on other grounds than the
+score (late, areas too small) stays so.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ class ThresholdPreview:
 
     threshold: float
     n: int
-    """Inspected parts with a score."""
+    """Inspected parts that were judged by the threshold in question."""
+    n_others: int
+    """Inspected parts that another region's threshold judged: they are left out."""
     rejected_before: int
     rejected_after: int
     newly_rejected: int
     newly_passed: int
-    rejected_otherwise: int
-    """Rejected on other grounds than the score (late, a region): they stay rejected."""
+    kept: int
+    """Judged on other grounds than the score (late, areas too small): they stay as they are."""
     good: int
     """Taken as good: an operator said so, or the line passed them and no operator disagreed."""
     good_marked: int
@@ -51,29 +53,61 @@ class ThresholdPreview:
     """Of those, how many would pass."""
 
 
+@dataclass(frozen=True, slots=True)
+class UsedThreshold:
+    """A threshold that judged some of the parts, newest first."""
+
+    value: float
+    parts: int
+
+
+def used_thresholds(parts: JudgedParts) -> list[UsedThreshold]:
+    """The thresholds that may be previewed.
+
+    Where every part of one camera and revision was judged by the same value, the line has one
+    threshold, which changed at most: the newest stands for all. Otherwise regions have thresholds
+    of their own, and each is a question by itself.
+    """
+    seen = _inspected(parts) & np.isfinite(parts.threshold)
+    values = parts.threshold[seen]
+    if not values.size:
+        return []
+    if not _has_regions(parts, seen):
+        return [UsedThreshold(float(values[-1]), int(values.size))]
+    found, first_from_end, counts = np.unique(values[::-1], return_index=True, return_counts=True)
+    return [UsedThreshold(float(found[at]), int(counts[at])) for at in np.argsort(first_from_end)]
+
+
 def preview_threshold(
-    parts: JudgedParts, marks: NDArray[np.uint8], threshold: float
+    parts: JudgedParts, marks: NDArray[np.uint8], instead_of: float, threshold: float
 ) -> ThresholdPreview:
-    """`marks` (n,) says what an operator found: UNMARKED, MARKED_OK or MARKED_NG."""
-    seen = np.isfinite(parts.score) & (parts.verdict != ERR)
-    score, verdict, mark = parts.score[seen], parts.verdict[seen], marks[seen]
-    over_before = score > parts.threshold[seen]
+    """`threshold` in place of `instead_of`, one of `used_thresholds`.
+
+    `marks` (n,) says what an operator found: UNMARKED, MARKED_OK or MARKED_NG.
+    """
+    seen = _inspected(parts)
+    subject = seen.copy()
+    if _has_regions(parts, seen):
+        subject &= parts.threshold == np.float32(instead_of)
+    score, verdict, mark = parts.score[subject], parts.verdict[subject], marks[subject]
+    over_before = score > parts.threshold[subject]
     rejected_before = verdict != OK
-    otherwise = rejected_before & ~over_before
+    kept = rejected_before != over_before
     # float32, as the scores are: a slider on a part's very score must not reject it.
     over_after = score > np.float32(threshold)
-    rejected_after = over_after | otherwise
+    rejected_after = np.where(kept, rejected_before, over_after)
     good = (mark == MARKED_OK) | ((mark == UNMARKED) & ~rejected_before)
     bad = mark == MARKED_NG
-    n_good, false_rejects = _count(good), _count(good & over_after)
+    n_good, false_rejects = _count(good), _count(good & rejected_after)
     return ThresholdPreview(
         threshold=threshold,
         n=int(score.size),
+        n_others=_count(seen & ~subject),
         rejected_before=_count(rejected_before),
         rejected_after=_count(rejected_after),
         newly_rejected=_count(rejected_after & ~rejected_before),
         newly_passed=_count(rejected_before & ~rejected_after),
-        rejected_otherwise=_count(otherwise),
+        kept=_count(kept),
         good=n_good,
         good_marked=_count(mark == MARKED_OK),
         false_rejects=false_rejects,
@@ -84,15 +118,32 @@ def preview_threshold(
     )
 
 
-def would_change(part: Mapping[str, Any], threshold: float) -> bool:
-    """Whether this part (a result's header) would be judged otherwise; as `preview_threshold`."""
-    score, limit = part["score"], part["thr"]
-    if score is None or part["verdict"] == "err":
+def would_change(part: Mapping[str, Any], instead_of: float | None, threshold: float) -> bool:
+    """Whether this part (a result's header) would be judged otherwise; as `preview_threshold`.
+
+    `instead_of` None: all parts are asked about.
+    """
+    if part["score"] is None or part["thr"] is None or part["verdict"] == "err":
         return False
-    over_after = bool(np.float32(score) > np.float32(threshold))
-    if part["verdict"] == "ok":
-        return over_after
-    return limit is not None and bool(np.float32(score) > np.float32(limit)) and not over_after
+    score, limit = np.float32(part["score"]), np.float32(part["thr"])
+    if instead_of is not None and limit != np.float32(instead_of):
+        return False
+    rejected, over_before = part["verdict"] != "ok", bool(score > limit)
+    return rejected == over_before and bool(score > np.float32(threshold)) != rejected
+
+
+def _inspected(parts: JudgedParts) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = np.isfinite(parts.score) & (parts.verdict != ERR)
+    return found
+
+
+def _has_regions(parts: JudgedParts, seen: NDArray[np.bool_]) -> bool:
+    """Whether one revision of one camera's threshold has several values."""
+    sets = np.stack([parts.camera[seen], parts.boot_of[seen], parts.revision[seen]], axis=1)
+    # The bits of the value, so that the columns are whole numbers.
+    bits = parts.threshold[seen].view(np.int32)
+    whole = np.concatenate([sets, bits[:, None]], axis=1)
+    return len(np.unique(whole, axis=0)) > len(np.unique(sets, axis=0))
 
 
 def rate_interval(successes: int, trials: int) -> Interval:
@@ -108,16 +159,18 @@ def rate_interval(successes: int, trials: int) -> Interval:
 
 
 def score_histogram(
-    parts: JudgedParts, marks: NDArray[np.uint8], bins: int = 60
+    parts: JudgedParts, marks: NDArray[np.uint8], instead_of: float, bins: int = 60
 ) -> dict[str, list[int] | float]:
-    """How many parts have which score, from 0 to `top`, the last bin holds all above it.
+    """How many parts that this threshold judged have which score, from 0 to `top`, twice the
+    threshold; the last bin holds all above it.
 
     Stacked apart: passed, rejected, and what operators called good or defective.
     """
-    seen = np.isfinite(parts.score) & (parts.verdict != ERR)
+    seen = _inspected(parts)
+    if _has_regions(parts, seen):
+        seen &= parts.threshold == np.float32(instead_of)
     score, verdict, mark = parts.score[seen], parts.verdict[seen], marks[seen]
-    limits = parts.threshold[np.isfinite(parts.threshold) & (parts.threshold > 0)]
-    top = 2.0 * float(limits[-1]) if limits.size else max(float(score.max(initial=0.0)), 1e-6)
+    top = 2.0 * instead_of if instead_of > 0 else max(float(score.max(initial=0.0)), 1e-6)
     place = np.clip(score / np.float32(top) * bins, 0, bins - 1).astype(np.int64)
 
     def counts(chosen: NDArray[np.bool_]) -> list[int]:

@@ -7,32 +7,33 @@ let lastId = 0;
 const newId = () => ++lastId;
 const tidy = (value) => Math.round(value * 10) / 10;
 
-/** A shape: {id, ignore, name, points, threshold (null: the plan's), minArea}. */
+/** A shape: {id, ignore, name, points, threshold (null: the plan's), more: the file's other keys}. */
 export function shapeOf(points, ignore, name) {
-  return { id: newId(), ignore, name, points, threshold: null, minArea: 0 };
+  return { id: newId(), ignore, name, points, threshold: null, more: {} };
 }
 
 export function fromFile(file) {
   if (file === null) return [];
-  const named = file.regions.map((one) => ({
-    ...shapeOf(one.polygon, false, one.name),
-    threshold: one.threshold ?? null,
-    minArea: one.min_area_px ?? 0,
+  const named = file.regions.map(({ name, polygon, threshold, ...more }) => ({
+    ...shapeOf(polygon, false, name),
+    threshold: threshold ?? null,
+    more,
   }));
   return [...file.ignore.map((points) => shapeOf(points, true, "")), ...named];
 }
 
-export function toFile(shapes, size, camera) {
+/** `before` is the file as it was: what this editor does not show goes back as it came. */
+export function toFile(shapes, size, before) {
   return {
+    ...before,
     image_width: size.width,
     image_height: size.height,
-    camera,
     ignore: shapes.filter((one) => one.ignore).map((one) => one.points),
     regions: shapes.filter((one) => !one.ignore).map((one) => ({
+      ...one.more,
       name: one.name,
       polygon: one.points,
       threshold: one.threshold,
-      min_area_px: one.minArea,
     })),
   };
 }

@@ -7,6 +7,13 @@ import { get, post } from "./server.js";
 import { ask, toast } from "./toast.js";
 
 const ZOOMS = [100, 150, 200, 300, 400];
+// Keys of a region that few need; what an empty field means.
+const MORE = [
+  ["review_value", "Review up to", null],
+  ["grow_threshold", "Grow from", null],
+  ["min_area_px", "Smallest, px", 0],
+  ["min_area_mm2", "Smallest, mm²", 0],
+];
 const TOOLS = [["select", "Select and move"], ["rectangle", "Rectangle"], ["polygon", "Polygon"]];
 
 export class RegionsView {
@@ -17,6 +24,7 @@ export class RegionsView {
     this.ignoring = false;
     this.editing = "";
     this.zoom = 0;
+    this.open = new Set();
     this.canvas = new RegionCanvas(this);
     this.build();
     this.forget();
@@ -230,10 +238,13 @@ export class RegionsView {
       : [
           make("label", { text: "Name " }, field({ value: one.name, maxlength: "32", class: "name", pattern: "[a-z][a-z0-9_\\-]*" }, (value) => this.edit(one.id, { name: value }))),
           make("label", { text: "Threshold " }, field({ type: "number", step: "any", placeholder: "the plan's", value: one.threshold ?? "" }, (value) => this.edit(one.id, { threshold: value === "" ? null : Number(value) }))),
-          make("label", { text: "Smallest defect, px " }, field({ type: "number", min: "0", step: "1", value: String(one.minArea) }, (value) => this.edit(one.id, { minArea: Math.max(0, Math.round(Number(value) || 0)) }))),
         ];
+    const more = one.ignore ? null : make("details", { open: this.open.has(one.id), on: { toggle: (event) => (event.target.open ? this.open.add(one.id) : this.open.delete(one.id)) } },
+      make("summary", { text: "More" }),
+      ...MORE.map(([key, text, none]) => make("label", { text: `${text} ` }, field({ type: "number", step: "any", min: "0", placeholder: none === null ? "none" : "0", value: one.more[key] || "" }, (value) =>
+        this.edit(one.id, { more: { ...this.shapes.find((now) => now.id === one.id).more, [key]: value === "" ? none : Number(value) } })))));
     return make("li", { class: `${one.ignore ? "ignore" : `hue${index % 6}`}${one.id === this.chosen ? " chosen" : ""}` }, ...fields,
-      make("span", { class: "row-tools" }, button("↑", "earlier:", () => this.shift(one.id, -1)), button("↓", "later:", () => this.shift(one.id, 1)), button("✕", "remove", () => this.remove(one.id))));
+      make("span", { class: "row-tools" }, button("↑", "earlier:", () => this.shift(one.id, -1)), button("↓", "later:", () => this.shift(one.id, 1)), button("✕", "remove", () => this.remove(one.id))), more);
   }
 
   showWhere() {
@@ -244,7 +255,7 @@ export class RegionsView {
     if (!about.regions) return this.where.replaceChildren("This page was started without a folder for regions (serve --regions DIR): what is drawn cannot be saved.");
     if (about.role !== "engineer") return this.where.replaceChildren("Only an engineer may save here (serve --role engineer, or an engineer's password).");
     const path = this.stored?.path ?? "";
-    this.where.replaceChildren("Kept in ", make("code", { text: path }), ". See what it covers: ", make("code", { text: `skrd4ad calibrate regions --regions ${path} --preview IMAGE OUT.png` }));
+    this.where.replaceChildren("Kept in ", make("code", { text: path }), ". The line reads it at its next start, where its station file says ", make("code", { text: `regions_folder: ${this.stored?.folder ?? ""}` }), ". See what it covers: ", make("code", { text: `skrd4ad calibrate regions --regions ${path} --preview IMAGE OUT.png` }));
   }
 
   showNotice() {
@@ -261,7 +272,7 @@ export class RegionsView {
   async save() {
     const { page, loaded: camera } = this;
     const shapes = this.shapes;
-    const body = { box: page.chosen, camera, digest: this.stored.digest, regions: toFile(shapes, this.size, this.stored.regions?.camera ?? "") };
+    const body = { box: page.chosen, camera, digest: this.stored.digest, regions: toFile(shapes, this.size, this.stored.regions ?? {}) };
     this.saveButton.disabled = true;
     try {
       this.stored = await post("/api/regions", body);

@@ -23,6 +23,8 @@ export class ThresholdView {
     this.field = make("input", { id: "preview-value", type: "number", min: "0", step: "any", inputmode: "decimal" });
     this.newest = make("select", { id: "preview-newest" }, ...[1000, 5000, 20000, 100000].map((n) => make("option", { value: String(n), text: count(n), selected: n === 5000 })));
     this.camera = make("select", { id: "preview-camera" }, make("option", { value: "", text: "all" }));
+    this.now = make("select", { id: "preview-now" });
+    this.nowLabel = make("label", { text: "In place of ", hidden: true }, this.now);
     this.table = make("div", { id: "preview-table" });
     this.order = make("div", { id: "preview-order" });
     this.changed = make("div", { id: "preview-changed", class: "gallery" });
@@ -33,6 +35,7 @@ export class ThresholdView {
         make("p", { class: "soft", text: "Move the line. Nothing changes on the box; the parts it has already judged are judged again here, by their scores." }),
         make("div", { class: "bar" },
           make("label", { text: "Threshold " }, this.field),
+          this.nowLabel,
           make("label", { text: "Newest parts " }, this.newest),
           make("label", { text: "Camera " }, this.camera),
           make("button", { type: "button", text: "Back to the present one", on: { click: () => this.set(this.current) } })),
@@ -43,7 +46,13 @@ export class ThresholdView {
       make("section", { class: "panel wide" }, this.changedTitle, this.changed));
     this.slider.addEventListener("input", () => this.set((this.slider.value / STEPS) * this.top));
     this.field.addEventListener("change", () => this.set(Number(this.field.value)));
-    for (const select of [this.newest, this.camera]) select.addEventListener("change", () => this.refresh());
+    for (const select of [this.newest, this.camera, this.now]) {
+      select.addEventListener("change", () => {
+        if (select !== this.newest) this.wanted = null;
+        if (select === this.camera) this.now.value = "";
+        this.refresh();
+      });
+    }
     this.canvas.addEventListener("pointerdown", (event) => { this.canvas.setPointerCapture(event.pointerId); this.drag(event); });
     this.canvas.addEventListener("pointermove", (event) => event.buttons && this.drag(event));
   }
@@ -51,6 +60,8 @@ export class ThresholdView {
   forget() {
     Object.assign(this, { histogram: null, current: null, wanted: null, top: 1, next: 0, asked: 0 });
     this.cards.clear();
+    this.thresholds = [];
+    this.now.replaceChildren();
     this.changed.replaceChildren();
     this.table.replaceChildren(make("p", { class: "soft", text: "Waiting for parts." }));
   }
@@ -69,7 +80,7 @@ export class ThresholdView {
   }
 
   query() {
-    return { box: this.page.chosen, camera: this.camera.value, newest: this.newest.value };
+    return { box: this.page.chosen, camera: this.camera.value, newest: this.newest.value, now: this.now.value };
   }
 
   async refresh() {
@@ -77,11 +88,32 @@ export class ThresholdView {
     const { chosen } = this.page;
     const found = await get("/api/preview", this.query()).catch(() => null);
     if (found === null || chosen !== this.page.chosen) return;
+    if (found.histogram === null) return;
     this.histogram = found.histogram;
+    this.offer(found.thresholds);
     this.current = found.current;
     this.top = found.histogram.top;
     if (this.wanted === null && this.current !== null) this.set(this.current);
     else this.preview();
+  }
+
+  /** Where regions have thresholds of their own, one of them is asked about. */
+  offer(thresholds) {
+    this.thresholds = thresholds;
+    this.nowLabel.hidden = thresholds.length < 2;
+    const { value } = this.now;
+    const values = thresholds.map((one) => String(one.value));
+    if (values.join() !== this.now.dataset.values) {
+      this.now.dataset.values = values.join();
+      this.now.replaceChildren(...thresholds.map((one) => make("option", { value: String(one.value), text: `${one.region ?? "some region"}: ${number(one.value)}` })));
+    }
+    this.now.value = values.includes(value) ? value : values[0];
+  }
+
+  /** The region whose threshold is meant: "" the image's, null unknown. */
+  region() {
+    if (this.thresholds.length < 2) return "";
+    return this.thresholds.find((one) => String(one.value) === this.now.value)?.region ?? null;
   }
 
   drag(event) {
@@ -135,7 +167,7 @@ export class ThresholdView {
     ];
     this.table.replaceChildren(
       make("table", { class: "compare" }, make("thead", {}, make("tr", {}, ...["", "as judged", `at ${number(found.threshold, 4)}`, ""].map((text) => make("th", { scope: "col", text })))), make("tbody", {}, ...rows)),
-      make("p", { class: "soft", text: `Good are parts that people marked so (${found.good_marked}) or that the line passed and nobody objected to. ${found.rejected_otherwise ? `${found.rejected_otherwise} parts were rejected on other grounds than the score; they stay rejected.` : ""}` }));
+      make("p", { class: "soft", text: `Good are parts that people marked so (${found.good_marked}) or that the line passed and nobody objected to.${found.kept ? ` ${count(found.kept)} parts were judged on other grounds than the score (late, areas too small); they stay as they are.` : ""}${found.n_others ? ` ${count(found.n_others)} parts were judged by another region's threshold and are left out.` : ""}` }));
     setText(this.changedTitle, `Parts that would be judged otherwise (${found.changed.length}${found.changed.length === 24 ? " or more" : ""} of those with pictures)`);
     const cards = found.changed.map((part) => {
       const card = this.cards.get(keyOf(part)) ?? new Card((shown) => this.page.dialog.open(found.changed, shown, this.page.chosen));
@@ -151,15 +183,17 @@ export class ThresholdView {
     const { about, chosen } = this.page;
     const { control } = about.boxes[chosen];
     const value = (this.wanted ?? this.current ?? 0).toFixed(4);
-    const may = about.role === "engineer" && control !== null && this.wanted !== null;
-    const key = `${may}${value}${control}`;
+    const region = this.region();
+    const may = about.role === "engineer" && control !== null && this.wanted !== null && region !== null;
+    const where = [this.camera.value && `camera ${this.camera.value}`, region && `region ${region}`].filter(Boolean).join(", ");
+    const key = `${may}${value}${control}${where}${region}`;
     if (this.order.dataset.shown === key) return;
     this.order.dataset.shown = key;
-    const why = control === null ? "This page was started without the box's control socket (serve --control)." : "Only an engineer may do that here (serve --role engineer, or an engineer's password).";
-    const command = `skrd4ad control --connect ${control ?? "tcp://BOX:5558"} threshold ${value}`;
+    const why = region === null ? "No part that this threshold rejected is known here, so the page does not know its region's name." : control === null ? "This page was started without the box's control socket (serve --control)." : "Only an engineer may do that here (serve --role engineer, or an engineer's password).";
+    const command = `skrd4ad control --connect ${control ?? "tcp://BOX:5558"} threshold ${value}${this.camera.value ? ` --camera ${this.camera.value}` : ""}${region === "" ? "" : ` --region ${region ?? "NAME"}`}`;
     this.order.replaceChildren(
       make("h2", { text: "Have the box judge by it" }),
-      make("p", { class: "soft", text: "From the next part on, for all its cameras, until the line ends. The plan keeps its own threshold; skrd4ad calibrate threshold changes that." }),
+      make("p", { class: "soft", text: `From the next part on, ${where ? `for ${where}` : "for all its cameras"}, until the line ends. The plan keeps its own threshold; skrd4ad calibrate threshold changes that.` }),
       ...(may
         ? [make("button", { type: "button", class: "primary", id: "send-threshold", text: `Judge by ${value} from now on`, on: { click: () => this.send(Number(value)) } })]
         : [make("p", { text: why }), make("code", { class: "command", text: command })]));
@@ -170,7 +204,7 @@ export class ThresholdView {
     const name = page.box?.box ?? "the box";
     if (!(await ask(`${name} will judge by ${value} instead of ${number(this.current, 4)} from its next part on. The order is kept in its audit list.`, "Change it"))) return;
     try {
-      const done = await post("/api/threshold", { box: page.chosen, value, who: memory.get("who", "") });
+      const done = await post("/api/threshold", { box: page.chosen, value, camera: this.camera.value, region: this.region(), who: memory.get("who", "") });
       toast(`${name} judges by ${done.value} now (revision ${done.revision})`);
       this.refresh();
     } catch (error) {

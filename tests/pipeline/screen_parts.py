@@ -83,7 +83,7 @@ def header(number: int, verdict: str = "ok", **changes: Any) -> fields.ResultHea
         "lat_us": fields.LatencyFields(
             cap=0, queue=0, pre=0, infer=0, post=0, pub=0, total=1000 * number
         ),
-        "model": fields.ModelFields(),
+        "model": fields.ModelFields(thr_rev=changes.pop("revision", 1)),
         "drops": fields.DropFields(since_boot=0, since_last=0),
         "counts": fields.CountFields(ok=number),
         "sim": False,

@@ -117,6 +117,9 @@ def test_a_threshold_is_ordered_by_engineers_only(screen: Screen) -> None:
     order = {"box": 0, "value": 0.4, "who": "Ann"}
     assert page.post("/api/threshold", order) == (200, {"value": 0.4, "revision": 7})
     assert screen.line.asked == [("threshold", "", "", 0.4, "Ann")]
+    order = {"box": 0, "value": 0.3, "camera": "cam0", "region": "lead"}
+    assert page.post("/api/threshold", order)[0] == 200
+    assert screen.line.asked[1:] == [("threshold", "cam0", "lead", 0.3, "local")]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,7 @@ def test_a_threshold_is_ordered_by_engineers_only(screen: Screen) -> None:
         [],
         {"box": 0, "value": "high"},
         {"box": 0, "value": 1e300},
-        {"box": 0, "value": 0.4, "camera": "cam0"},
+        {"box": 0, "value": 0.4, "plan": "x.plan"},
         {"box": "0", "value": 0.4},
     ],
 )

@@ -24,6 +24,7 @@ from skrd4ad.pipeline.screen.threshold_preview import (
     preview_threshold,
     rate_interval,
     score_histogram,
+    used_thresholds,
     would_change,
 )
 from skrd4ad.pipeline.screen.trends import score_history, yield_by_minute
@@ -177,48 +178,83 @@ def logged(header: Any, scores: list[float], verdicts: list[str]) -> Any:
 def test_a_preview_counts_what_would_change(header: Any) -> None:
     parts = logged(
         header,
-        [0.1, 0.2, 0.45, 0.5, 0.6, 0.9, 0.3, 0.0],
-        ["ok", "ok", "ok", "ok", "ng", "ng", "ng", "err"],
+        [0.1, 0.2, 0.45, 0.5, 0.6, 0.9, 0.3, 0.0, 0.7],
+        ["ok", "ok", "ok", "ok", "ng", "ng", "ng", "err", "ok"],
     )
-    marks = np.zeros(8, np.uint8)
+    marks = np.zeros(9, np.uint8)
     marks[4], marks[5] = MARKED_OK, MARKED_NG
-    found = preview_threshold(parts, marks, 0.4)
-    assert (found.n, found.rejected_before, found.rejected_after) == (7, 3, 5)
-    assert (found.newly_rejected, found.newly_passed, found.rejected_otherwise) == (2, 0, 1)
-    assert (found.good, found.false_rejects) == (5, 3)
-    assert found.false_reject_interval == clopper_pearson(3, 5)
-    found = preview_threshold(parts, marks, 0.95)
+    found = preview_threshold(parts, marks, 0.5, 0.4)
+    # One was rejected below the threshold (late), one passed above it (too small): both stay.
+    assert (found.n, found.kept, found.rejected_before, found.rejected_after) == (8, 2, 3, 5)
+    assert (found.newly_rejected, found.newly_passed, found.n_others) == (2, 0, 0)
+    assert (found.good, found.false_rejects) == (6, 3)
+    assert found.false_reject_interval == clopper_pearson(3, 6)
+    found = preview_threshold(parts, marks, 0.5, 0.95)
     assert (found.rejected_after, found.newly_passed, found.escapes) == (1, 2, 1)
-    assert preview_threshold(parts, marks, 0.5).newly_rejected == 0  # on the threshold passes
+    # On the threshold passes.
+    assert preview_threshold(parts, marks, 0.5, 0.5).newly_rejected == 0
+
+
+def test_a_threshold_that_was_changed_is_one_question_regions_are_several(header: Any) -> None:
+    log = PartLog()
+    for number in range(1, 11):
+        changed = number > 6
+        log.append(header(number, thr=0.6 if changed else 0.5, revision=2 if changed else 1))
+    assert [(one.value, one.parts) for one in used_thresholds(log.parts())] == [
+        (pytest.approx(0.6), 10)
+    ]
+    assert preview_threshold(log.parts(), np.zeros(10, np.uint8), 0.6, 0.2).n == 10
+    for number in range(11, 15):
+        log.append(header(number, thr=0.3, revision=2))
+    used = used_thresholds(log.parts())
+    assert [(round(one.value, 3), one.parts) for one in used] == [(0.3, 4), (0.6, 4), (0.5, 6)]
+    found = preview_threshold(log.parts(), np.zeros(14, np.uint8), used[0].value, 0.2)
+    assert (found.n, found.n_others, found.newly_rejected) == (4, 10, 4)
+    histogram = score_histogram(log.parts(), np.zeros(14, np.uint8), used[0].value)
+    assert sum(histogram["passed"]) == 4
+    assert histogram["top"] == pytest.approx(0.6)
+    assert used_thresholds(PartLog().parts()) == []
 
 
 @given(
     st.lists(
-        st.tuples(st.floats(0, 2, width=32), st.sampled_from(VERDICTS), st.integers(0, 2)),
+        st.tuples(
+            st.floats(0, 2, width=32),
+            st.sampled_from(VERDICTS),
+            st.integers(0, 2),
+            st.sampled_from([0.5, 0.75]),
+        ),
         max_size=30,
     ),
     st.floats(0.015625, 2, width=32),
 )
 def test_a_preview_adds_up_and_agrees_with_the_single_parts(
-    screen_parts: ModuleType, seen: list[tuple[float, str, int]], threshold: float
+    screen_parts: ModuleType, seen: list[tuple[float, str, int, float]], threshold: float
 ) -> None:
-    header = screen_parts.header
-    parts = logged(header, [one[0] for one in seen], [one[1] for one in seen])
-    marks = np.array([one[2] for one in seen], np.uint8)
-    found = preview_threshold(parts, marks, threshold)
-    assert found.rejected_after == found.rejected_before + found.newly_rejected - found.newly_passed
-    assert found.n == sum(verdict != "err" for _, verdict, _ in seen)
-    assert found.false_rejects <= found.good <= found.n
-    assert found.escapes <= found.bad_marked
-    changed = [
-        would_change(msgspec.to_builtins(header(1, verdict, score=score)), threshold)
-        for score, verdict, _ in seen
-    ]
-    assert sum(changed) == found.newly_rejected + found.newly_passed
-    histogram = score_histogram(parts, marks)
-    assert sum(
-        sum(histogram[name]) for name in ("passed", "rejected", "marked_ok", "marked_ng")
-    ) == (found.n)
+    log, headers = PartLog(), []
+    for number, (score, verdict, _, limit) in enumerate(seen, 1):
+        headers.append(screen_parts.header(number, verdict, score=score, thr=limit))
+        log.append(headers[-1])
+    parts, marks = log.parts(), np.array([one[2] for one in seen], np.uint8)
+    used = used_thresholds(parts)
+    inspected = sum(verdict != "err" for _, verdict, _, _ in seen)
+    assert sum(one.parts for one in used) == inspected
+    for one in used:
+        found = preview_threshold(parts, marks, one.value, threshold)
+        assert found.rejected_after == (
+            found.rejected_before + found.newly_rejected - found.newly_passed
+        )
+        assert found.n == one.parts
+        assert found.n + found.n_others == inspected
+        assert found.false_rejects <= found.good <= found.n
+        assert found.escapes <= found.bad_marked
+        asked = one.value if len(used) > 1 else None
+        plain = map(msgspec.to_builtins, headers)
+        changed = sum(would_change(part, asked, threshold) for part in plain)
+        assert changed == found.newly_rejected + found.newly_passed
+        histogram = score_histogram(parts, marks, one.value)
+        stacked = ("passed", "rejected", "marked_ok", "marked_ng")
+        assert sum(sum(histogram[name]) for name in stacked) == found.n
 
 
 @pytest.mark.parametrize("successes", [0, 1, 30, 1000])
