@@ -40,7 +40,7 @@ export function standing(box, link, now, held = null) {
   if (!status.fresh) {
     return nothing("LATE", `results arrive late; the newest says ${WORDS[newest.verdict]}`);
   }
-  if (held !== null && held.part.number !== newest.number) {
+  if (held !== null && now - held.at < HOLD_MS && held.part.number !== newest.number) {
     return { ...verdict(held.part, grounds(held.part), true), ago: Math.max(0, now - held.at) / 1000 };
   }
   return verdict(newest, grounds(newest), false);
