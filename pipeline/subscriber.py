@@ -67,6 +67,19 @@ CLIENT_OPTIONS: dict[int, int] = {
 """A healed cable is used again within a second or so; the defaults need seven."""
 EVENTS_RCVHWM = 10_000
 MAPS_RCVHWM, MAPS_RCVBUF = 2, 256 * 1024
+MAPS_OPTIONS: dict[int, int] = {
+    zmq.RCVHWM: MAPS_RCVHWM,
+    zmq.RCVBUF: MAPS_RCVBUF,
+    # No heartbeats of our own: libzmq 4.3.5 ends the whole process (an assertion in its
+    # stream_engine_base.cpp) when one falls due on a connection that the peer has closed while a
+    # full queue kept it from being read. The kernel finds a cut cable here; the box's heartbeats
+    # go on.
+    zmq.HEARTBEAT_IVL: 0,
+    zmq.TCP_KEEPALIVE: 1,
+    zmq.TCP_KEEPALIVE_IDLE: 2,
+    zmq.TCP_KEEPALIVE_INTVL: 1,
+    zmq.TCP_KEEPALIVE_CNT: 2,
+}
 _FILL_STEP_MS = 50
 _LAST_REPLAY_S = 1.0
 """After BYE, how long to wait for lost events: the box is closing its journal."""
@@ -119,8 +132,7 @@ class Subscriber:
         try:
             if self.maps is not None:
                 # First the maps, so that they are subscribed when the publisher sees the events.
-                options: dict[int, int] = {zmq.RCVHWM: MAPS_RCVHWM, zmq.RCVBUF: MAPS_RCVBUF}
-                self._maps = self._subscribe(self.maps, "maps", options)
+                self._maps = self._subscribe(self.maps, "maps", MAPS_OPTIONS)
             self._events = self._subscribe(self.connect, "events", {zmq.RCVHWM: EVENTS_RCVHWM})
             if self.replay is not None:
                 self._replay = ReplayClient(self.replay, self._zmq, self._clock, self._keys)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ FREE = "tcp://127.0.0.1:0"
 PATIENCE_S = 20.0
 WARM_UP = 1_000_000
 """Results with this number and above are not measured."""
+LARGE_MAP = np.zeros((256, 256), np.float32)
 READY = HealthFields(ready=True, uptime_s=1.0)
 
 GATE = """
@@ -104,6 +106,38 @@ def test_the_gate_loses_nothing_beside_a_subscriber_that_sleeps(publisher: Publi
     found = json.loads(output)
     assert [number for number, _ in found["results"]] == list(range(1, 3001))
     assert found["missing"] == 0
+
+
+STALLED = """
+import sys, time
+from contextlib import ExitStack
+from skrd4ad.pipeline.subscriber import Subscriber
+
+with ExitStack() as stack:
+    streams = [stack.enter_context(Subscriber(*sys.argv[1:3])) for _ in range(6)]
+    sys.stdin.read()
+    time.sleep(2.0)  # four heartbeats of libzmq
+    print("alive")
+"""
+
+
+def test_a_box_that_ends_kills_no_subscriber_whose_queue_is_full() -> None:
+    """libzmq 4.3.5 aborts such a process when a heartbeat of its own falls due: see subscriber."""
+    settings = PublishSettings(events=FREE, maps=FREE, map_policy="all")
+    with Publisher(settings, "edge07") as publisher:
+        stalled = subprocess.Popen(
+            [
+                *(sys.executable, "-c", STALLED),
+                *(publisher.events_endpoint, publisher.maps_endpoint),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert publisher.wait_for_subscribers(6, PATIENCE_S)
+        for number in range(300):
+            publisher.send_result(replace(result(number), anomaly_map=LARGE_MAP))
+    output, _ = stalled.communicate(timeout=PATIENCE_S)
+    assert output == b"alive\n", f"ended by {stalled.returncode}"
 
 
 @pytest.mark.soak
