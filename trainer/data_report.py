@@ -67,7 +67,7 @@ def look_at(dataset: Dataset) -> DataReport:
     refused: list[str] = []
     notes: list[str] = list(dataset.problems)
     digests: dict[str, Sample] = {}
-    for sample in (*dataset.train, *dataset.test):
+    for sample in (*dataset.train, *dataset.validation, *dataset.test):
         counts[f"{sample.split}/{sample.defect}"] += 1
         try:
             height, width = read_rgb(sample.path).shape[:2]
@@ -116,11 +116,12 @@ def _kind(path: Path) -> str:
 
 
 def _copies(sample: Sample, digests: dict[str, Sample]) -> Iterator[str]:
-    """A test image that is a byte-for-byte copy of a training image has been learned."""
+    """A held-out or test image that is a byte-for-byte copy of another split's proves nothing."""
     digest = hashlib.sha256(sample.path.read_bytes()).hexdigest()
     first = digests.setdefault(digest, sample)
     if first is not sample:
-        leak = ": the test set leaks into training" if first.split != sample.split else ""
+        home = "training" if first.split == "train" else first.split
+        leak = f": the {sample.split} set leaks into {home}" if first.split != sample.split else ""
         yield f"{sample.path} is a copy of {first.path}{leak}"
 
 

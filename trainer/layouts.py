@@ -35,7 +35,9 @@ def read_split_folders(root: Path) -> Dataset | None:
         test += samples
         problems += notes
     layout = _style(root, good_folder)
-    return Dataset(root.name, root, layout, train, tuple(test), tuple(problems))
+    set_aside = images_in(root / "validation" / good_folder)
+    validation = tuple(Sample(path, "validation") for path in set_aside)
+    return Dataset(root.name, root, layout, train, tuple(test), tuple(problems), validation)
 
 
 def read_plain_folder(root: Path) -> Dataset | None:
@@ -67,8 +69,9 @@ def _left_out(root: Path, good_folder: str) -> Iterator[str]:
             count = len(images_in(folder))
             yield f"{folder}: {count} images of defects are not used for training"
     for folder in folders_in(root / "validation"):
-        count = len(images_in(folder))
-        yield f"{folder}: {count} images are kept out of training and testing"
+        if folder.name != good_folder:
+            count = len(images_in(folder))
+            yield f"{folder}: {count} images are kept out of training and testing"
 
 
 def _test_folder(folder: Path, mask_folder: Path) -> tuple[list[Sample], list[str]]:

@@ -25,7 +25,7 @@ class Sample:
     """
 
     path: Path
-    split: Literal["train", "test"]
+    split: Literal["train", "validation", "test"]
     defect: str = GOOD
     mask: Path | None = None
     group: str | None = None
@@ -45,6 +45,8 @@ class Dataset:
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
     problems: tuple[str, ...] = ()
+    validation: tuple[Sample, ...] = ()
+    """Good parts that the layout itself holds out: they serve the threshold."""
 
 
 def natural_key(path: Path) -> tuple[object, ...]:

@@ -85,6 +85,23 @@ def fold_normals(
     return fit, [samples[index] for index in sorted(held_out)]
 
 
+def hold_out(
+    normals: Sequence[Sample],
+    validation: Sequence[Sample],
+    seed: int,
+    *,
+    share: float,
+    fold: int,
+    folds: int,
+) -> tuple[list[Sample], list[Sample]]:
+    """Good parts -> (fit, held out): by fold, else as the data set itself says, else at random."""
+    if folds:
+        return fold_normals(normals, seed, fold, folds)
+    if validation:
+        return list(normals), list(validation)
+    return split_normals(normals, seed, share)
+
+
 def split_rows(fit: Sequence[Sample], calibration: Sequence[Sample]) -> list[SplitRow]:
     """The split with the hash of every file, so that a later run can tell whether they changed."""
     parts: tuple[tuple[Sequence[Sample], Role], ...] = ((fit, "fit"), (calibration, "calibration"))

@@ -30,7 +30,7 @@ from .progress import EpochRow, Progress
 from .resnet import calibrate_batch_norm
 from .run_folder import RunFolder
 from .schedule import batch_indices, even_chunks, learning_rate, steps_per_epoch
-from .split import fold_normals, split_normals, split_rows
+from .split import hold_out, split_rows
 from .teacher import install_teacher
 
 log = logging.getLogger(__name__)
@@ -149,10 +149,13 @@ def _train(config: TrainConfig, folder: RunFolder, device: torch.device, mates: 
     for problem in dataset.problems:
         log.warning("%s", problem)
     normals = with_groups(dataset.train, config.group_pattern, config.group_table)
-    fit, held_out = (
-        fold_normals(normals, config.seed, config.fold, config.folds)
-        if config.folds
-        else split_normals(normals, config.seed, config.calibration_share)
+    fit, held_out = hold_out(
+        normals,
+        dataset.validation,
+        config.seed,
+        share=config.calibration_share,
+        fold=config.fold,
+        folds=config.folds,
     )
     split = split_rows(fit, held_out)
     input_spec = config.input_spec()

@@ -27,7 +27,7 @@ def mask(path: Path, value: int = 255, at: int = 3) -> None:
     Image.fromarray(values).save(path)
 
 
-def test_loco_unites_the_masks_of_an_image_and_keeps_validation_out(tmp_path: Path) -> None:
+def test_loco_unites_the_masks_of_an_image_and_holds_its_validation_out(tmp_path: Path) -> None:
     root = tmp_path / "splicing_connectors"
     image(root / "train/good/000.png")
     image(root / "validation/good/000.png")
@@ -41,7 +41,8 @@ def test_loco_unites_the_masks_of_an_image_and_keeps_validation_out(tmp_path: Pa
     defective = [sample for sample in dataset.test if sample.is_defective]
     assert {s.defect for s in defective} == {"logical_anomalies", "structural_anomalies"}
     assert all(s.mask is not None and read_mask(s.mask).sum() == 16 for s in defective)
-    assert any("validation" in problem for problem in dataset.problems)
+    assert [sample.path.parent.parent.name for sample in dataset.validation] == ["validation"]
+    assert not dataset.problems
 
 
 @pytest.fixture

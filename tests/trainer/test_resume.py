@@ -138,24 +138,25 @@ def test_a_damaged_state_is_refused(options: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_random_kills_never_change_the_result(
     options: Path, uninterrupted: str, tmp_path: Path
 ) -> None:
     generator = np.random.default_rng(1)
     kills = 0
     for trial in range(6):
-        out = tmp_path / f"run{trial}"
+        out, patience = tmp_path / f"run{trial}", 1.0
         process = start(options, out)
         # A kill may also fall between the last step and the end of the process.
         while not out.is_dir():
             try:
-                process.wait(timeout=float(generator.uniform(2.0, 9.0)))
+                process.wait(timeout=patience * float(generator.uniform(2.0, 9.0)))
                 assert process.returncode == 0
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 kills += 1
+                patience *= 1.2  # a busy machine needs longer to get anywhere at all
                 partial = (tmp_path / f"run{trial}.partial").is_dir()
                 if not out.is_dir():
                     process = start(options, out, *(["--resume"] if partial else []))

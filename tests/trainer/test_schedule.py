@@ -18,7 +18,7 @@ from skrd4ad.trainer.schedule import (
     learning_rate,
     steps_per_epoch,
 )
-from skrd4ad.trainer.split import read_split, split_normals, split_rows, write_split
+from skrd4ad.trainer.split import hold_out, read_split, split_normals, split_rows, write_split
 
 
 @given(st.integers(1, 70), st.integers(4, 20), st.integers(0, 5))
@@ -86,6 +86,15 @@ def test_a_group_is_never_on_both_sides() -> None:
     assert len(calibration) >= 20
     with pytest.raises(DataError, match="1 group"):
         split_normals(samples(30, group_size=30), seed=0)
+
+
+def test_a_validation_folder_is_what_is_held_out_except_when_cross_fitting() -> None:
+    normals, aside = samples(30), [Sample(Path("v.png"), "validation")]
+    options = {"share": 0.2, "fold": 1, "folds": 0}
+    assert hold_out(normals, aside, 0, **options) == (normals, aside)
+    assert hold_out(normals, [], 0, **options) == split_normals(normals, 0, 0.2)
+    fit, held_out = hold_out(normals, aside, 0, **options | {"folds": 3})
+    assert (len(fit), len(held_out)) == (20, 10)
 
 
 def test_a_split_survives_the_file_and_a_foreign_file_is_refused(tmp_path: Path) -> None:
