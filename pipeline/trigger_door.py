@@ -28,6 +28,11 @@ from .wire_messages import CameraFields
 
 log = logging.getLogger(__name__)
 CAMERA_LOST, STOPPED = "camera_lost", "stopped"
+MAX_ID_BYTES = 128
+"""So much of an id fits into an event."""
+STUCK_NS = 10_000_000_000
+"""A trigger that the camera's driver has not taken for so long hangs."""
+_MAX_STUCK = 3
 _UNANNOUNCED_LIMIT = 1_000_000
 """A part that has passed cannot be refused. It has no image, so it costs next to nothing."""
 Fire = Callable[[str | None], int]
@@ -75,7 +80,9 @@ class TriggerDoor:
         self._said_mismatch = False
         self._lost = "the camera is not open yet"
         self._orders: queue.SimpleQueue[tuple[int, str | None] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self.firing: tuple[int, int] | None = None
+        """(number, since when) of the trigger that the driver has now."""
+        self._session = self._stuck = 0
 
     # ---- orders ----------------------------------------------------------------------------
 
@@ -86,6 +93,7 @@ class TriggerDoor:
         """
         if self.settings.match == "none":
             return self._fire_only(part_id)
+        _check_id(part_id)
         with self._lock:
             now_ns = self._clock.mono_ns()
             stuck = self._orders.qsize() >= self.settings.under_way
@@ -148,15 +156,22 @@ class TriggerDoor:
 
     def start(self) -> None:
         if self.settings.fire == "software":
-            self._thread = threading.Thread(
-                target=self._fire_all, name=f"trigger-{self.camera}", daemon=True
-            )
-            self._thread.start()
+            name = f"trigger-{self.camera}-{self._session}"
+            threading.Thread(
+                target=self._fire_all, args=(self._session,), name=name, daemon=True
+            ).start()
 
     def expire(self) -> None:
         """Called every few milliseconds: parts whose frame is overdue leave without it."""
         with self._lock:
-            self._conclude(self._pairing.expire(self._clock.mono_ns()))
+            now_ns, firing = self._clock.mono_ns(), self.firing
+            self._conclude(self._pairing.expire(now_ns))
+            if firing is None or now_ns - firing[1] < STUCK_NS or self._stuck == _MAX_STUCK:
+                return
+            # It cannot be killed: it is left behind, as a camera's thread is.
+            self.firing, self._session, self._stuck = None, self._session + 1, self._stuck + 1
+        log.error("camera %s: its driver holds trigger %d; left behind", self.camera, firing[0])
+        self.start()
 
     def stop(self) -> None:
         """After the admission was closed: every part without a frame becomes `err`, "stopped"."""
@@ -193,15 +208,17 @@ class TriggerDoor:
 
     def _refusal(self, part_id: str | None, now_ns: int, stuck: bool) -> ControlRefused:
         if self._admission.closed:
-            return ControlRefused("the line is ending; this part is not inspected")
+            text = "the line is ending; this part is not inspected"
+            self._on_refused(Refused(self.camera, part_id, now_ns, text))
+            return ControlRefused(text)
         self.refused += 1
         why = "the camera does not take its triggers" if stuck else "they have no result yet"
         text = f"{self.settings.under_way} parts of camera {self.camera} are under way: {why}"
         self._on_refused(Refused(self.camera, part_id, now_ns, text))
         return ControlRefused(text, "this part is not inspected: reject it, and slow the feeder")
 
-    def _fire_all(self) -> None:
-        while self.fire_next():
+    def _fire_all(self, session: int) -> None:
+        while session == self._session and self.fire_next():
             pass
 
     def fire_next(self, wait: bool = True) -> bool:
@@ -221,6 +238,7 @@ class TriggerDoor:
                 # Given up while it waited: its picture would be nobody's.
                 self._conclude(self._pairing.fail(number, CAMERA_LOST, "not fired"))
                 return True
+            self.firing = firing = (number, self._clock.mono_ns())
         count, text = 0, ""
         try:
             count = self._fire(part_id)
@@ -231,6 +249,8 @@ class TriggerDoor:
             log.exception("camera %s: the trigger failed", self.camera)
             text = f"the trigger failed: {type(error).__name__}: {error}"
         with self._lock:
+            if self.firing is firing:
+                self.firing = None
             if text:
                 self._conclude(self._pairing.fail(number, CAMERA_LOST, text))
             else:
@@ -272,3 +292,11 @@ class TriggerDoor:
                     detail=outcome.detail,
                 )
             )
+
+
+def _check_id(part_id: str | None) -> None:
+    """An id comes back in the event as it was given, or it is refused here."""
+    if part_id is not None and not (part_id and part_id.isprintable()):
+        raise ControlRefused("the part's id has characters that cannot be printed")
+    if part_id is not None and len(part_id.encode("utf-8", "replace")) > MAX_ID_BYTES:
+        raise ControlRefused(f"the part's id is longer than {MAX_ID_BYTES} bytes")

@@ -53,6 +53,8 @@ class GateKeeper:
         say: Callable[[Alarm], None] = lambda alarm: None,
     ) -> None:
         self.wake = threading.Event()
+        self.turned_ns = clock.mono_ns()
+        """When the last turn began."""
         self._settings, self._camera, self._gate, self._clock = settings, camera, gate, clock
         self._encoder, self._say = encoder, say
         bits = settings.encoder.bits if settings.encoder else 32
@@ -110,7 +112,7 @@ class GateKeeper:
 
     def turn(self) -> int:
         """Do what is due; how many nanoseconds may pass until the next turn."""
-        now_ns = self._clock.mono_ns()
+        self.turned_ns = now_ns = self._clock.mono_ns()
         position = self._position(now_ns)
         while self._inbox:
             self._take(self._inbox.popleft())

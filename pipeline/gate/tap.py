@@ -23,6 +23,7 @@ from .outputs import Gate, make_gate
 from .settings import GateSettings
 
 log = logging.getLogger(__name__)
+STUCK_NS = 2_000_000_000
 DRAIN_LIMIT_S = 2.3
 """How long after the line began to end the gate may still follow parts; BYE comes within 3 s."""
 
@@ -41,14 +42,15 @@ class GateTap:
         self._settings, self._camera, self._clock = settings, camera, clock
         self._gate = gate or make_gate(settings.output, camera)
         self._keeper: GateKeeper | None = None
-        self._trusted = False
+        self._trusted = self._said_stuck = False
+        self._raise_alarm: RaiseAlarm = lambda alarm: None
         self._ending = threading.Event()
         self._end_ns: int | None = None
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
 
     def open(self, raise_alarm: RaiseAlarm) -> None:
-        settings = self._settings
+        settings, self._raise_alarm = self._settings, raise_alarm
         encoder = open_encoder(settings.encoder, self._clock) if settings.encoder else None
         if not settings.dry_run or settings.output.kind in ("log", "file"):
             self._gate.open()
@@ -83,7 +85,16 @@ class GateTap:
             self._end_ns = self._clock.mono_ns() + round(DRAIN_LIMIT_S * 1e9)
 
     def on_alarm(self, alarm: Alarm) -> None: ...
-    def on_heartbeat(self, health: wire.HealthFields) -> None: ...
+
+    def on_heartbeat(self, health: wire.HealthFields) -> None:
+        """An output that does not return holds the gate's thread, which cannot say so itself."""
+        if self._keeper is None:
+            return
+        stuck = self._clock.mono_ns() - self._keeper.turned_ns > STUCK_NS
+        if stuck != self._said_stuck:
+            self._said_stuck = stuck
+            text = "its output or encoder does not return" if stuck else ""
+            self._raise_alarm(Alarm("gate_failed", stuck, text, self._camera))
 
     def add_health(self, health: wire.HealthFields) -> wire.HealthFields:
         """The heartbeat with this gate's counters."""

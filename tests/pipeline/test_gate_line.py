@@ -30,6 +30,7 @@ from skrd4ad.pipeline.gate.tap import GateTap
 from skrd4ad.pipeline.line import run_line
 from skrd4ad.pipeline.line_plan import LinePlan
 from skrd4ad.pipeline.line_records import LineSettings
+from skrd4ad.pipeline.records import Announced, Part
 from skrd4ad.pipeline.station import Station, camera_settings
 from skrd4ad.pipeline.subscriber import Subscriber
 from skrd4ad.pipeline.taps import TappedOutlet
@@ -173,6 +174,37 @@ def test_a_gate_behind_a_line_that_ends(parts: ModuleType, tiny_plan: Path, way:
         )
     else:
         assert recorder.decisions == []
+
+
+def test_an_output_that_never_returns_is_an_alarm(parts: ModuleType) -> None:
+    hand, release = parts.HandClock(0), threading.Event()
+
+    class Stuck(Recorder):
+        def note(self, decision: object, now_ns: int) -> None:
+            release.wait(60)
+
+    settings = GateSettings(output=OutputSettings(kind="log"), delay_ms=0.0)
+    tap, alarms = GateTap(settings, "cam", hand.clock, Stuck()), []
+    tap.open(alarms.append)
+    tap.on_admitted(Announced("cam", 1, Part("A-1"), 0, 0))
+    deadline = time.monotonic() + 30
+    while not alarms:  # the part is without a verdict: the gate's thread has come to it
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    hand.advance_s(3)
+    tap.on_heartbeat(None)
+    assert [(one.name, one.active) for one in alarms] == [
+        ("gate_missing", True), ("gate_failed", True),
+    ]  # fmt: skip
+    release.set()
+    while len(alarms) < 3:
+        assert time.monotonic() < deadline
+        tap.on_heartbeat(None)
+        time.sleep(0.001)
+    assert (alarms[2].name, alarms[2].active) == ("gate_failed", False)
+    tap.on_state("DRAINING", "")
+    hand.advance_s(60)
+    tap.close()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ admitted = results + dropped + pending after every single operation."""
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from types import ModuleType
@@ -218,3 +220,38 @@ def test_without_anything_wrong_every_part_has_its_picture(parts: ModuleType) ->
     game.end()
     assert all(frame.pixels is not None for frame in game.settled)
     assert len(game.settled) == 50
+
+
+def test_a_driver_that_holds_a_trigger_is_left_behind_and_the_next_ones_are_fired(
+    parts: ModuleType,
+) -> None:
+    hand, fired, release = parts.HandClock(10**9), [], threading.Event()
+
+    def fire(part_id: str | None) -> int:
+        if part_id == "A-1":
+            assert release.wait(60)
+        fired.append(part_id)
+        return len(fired)
+
+    admission = Admission("every", clock=hand.clock)
+    door = TriggerDoor(
+        "cam", TriggerSettings(limit_ms=500.0), admission, hand.clock, fire, lambda alarm: None
+    )
+    door.camera_is(True, "")
+    door.start()
+    assert door.trigger("A-1") == 1
+    deadline = time.monotonic() + 30
+    while door.firing is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    hand.advance_s(1)
+    door.expire()
+    assert [one.frame.failure for one in admission.take() or []] == ["no_frame"]
+    hand.advance_s(10)
+    door.expire()
+    assert door.trigger("A-2") == 2
+    while fired != ["A-2"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    release.set()
+    door.stop()

@@ -85,6 +85,11 @@ class Camera:
 
     def close(self) -> None: ...
 
+    @property
+    def ready(self) -> bool:
+        """Whether a picture waits to be grabbed."""
+        return bool(self._ready)
+
 
 @dataclass
 class Bench:
@@ -358,6 +363,59 @@ def test_the_end_leaves_no_order_without_a_result(
             assert len(given) == 20
             assert bench.summary.ended_by == "part limit"
         assert bench.outlet.states[-1] == "BYE"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("A\n1", "cannot be printed"), ("\u0007", "cannot be printed"), ("ä" * 65, "longer than 128")],
+)
+def test_an_id_that_could_not_come_back_as_it_was_is_refused(
+    bench: Bench, parts: ModuleType, name: str, said: str
+) -> None:
+    control = bench.begin(Camera(parts.shot))
+    with pytest.raises(ControlRefused, match=said):
+        control.trigger("", name)
+    assert control.trigger("", "ä" * 64) == 1
+    (result,) = bench.results(1)
+    bench.end()
+    assert result.part.part_id == "ä" * 64
+
+
+def test_a_sensor_fires_and_the_order_names_the_part_before_or_after(
+    bench: Bench, parts: ModuleType
+) -> None:
+    camera = Camera(parts.shot)
+    control = bench.begin(
+        camera,
+        trigger={"fire": "external", "match": "time", "window_ms": 15_000, "limit_ms": 20_000},
+    )
+    camera.trigger(None)  # the sensor, before the order
+    bench.wait_for(lambda: not camera.ready)
+    control.trigger("", "A-1")
+    bench.results(1)
+    control.trigger("", "A-2")
+    camera.trigger(None)
+    results = bench.results(2)
+    camera.trigger(None)  # a part that nobody announces, until the line ends
+    bench.wait_for(lambda: not camera.ready)
+    summary = bench.end()
+    assert [result.part.part_id for result in results] == ["A-1", "A-2"]
+    assert [result.part.match for result in results] == ["time", "time"]
+    assert [result.verdict.value for result in results] == ["ok", "ok"]
+    assert summary.balance.balanced
+
+
+def test_a_part_that_nobody_announced_is_an_err_of_its_own(bench: Bench, parts: ModuleType) -> None:
+    camera = Camera(parts.shot)
+    bench.begin(
+        camera, trigger={"fire": "external", "match": "time", "window_ms": 30, "limit_ms": 100}
+    )
+    camera.trigger(None)
+    (result,) = bench.results(1)
+    summary = bench.end()
+    assert (result.verdict, result.reasons) == (Verdict.ERR, ("unannounced",))
+    assert (result.part.part_id, result.part.source) == (None, "camera")
+    assert summary.balance.admitted == 1
 
 
 def test_without_pairing_an_order_only_fires(bench: Bench, parts: ModuleType) -> None:
