@@ -65,6 +65,8 @@ class TappedOutlet:
     def __init__(self, outlet: Outlet, taps: Sequence[Tap]) -> None:
         self._outlet = outlet
         self._taps = list(taps)
+        # Looked up once: a part may come every millisecond.
+        self._listeners = [tap for tap in taps if isinstance(tap, Listener)]
         self._raised: queue.SimpleQueue[Alarm] = queue.SimpleQueue()
 
     def open(self) -> None:
@@ -151,15 +153,13 @@ class TappedOutlet:
             return None
 
     def _hear(self, method: str, value: Announced | Refused) -> None:
-        for tap in tuple(self._taps):
-            if not isinstance(tap, Listener):
-                continue
+        for tap in self._listeners:
             try:
                 getattr(tap, method)(value)
             except Exception as error:
                 # In a camera's thread: the tap stays on the line, the alarm says what is wrong.
-                log.exception("%s failed", tap.name)
-                text = f"{tap.name}: {type(error).__name__}: {error}"
+                log.exception("%s failed", tap)
+                text = f"{type(tap).__name__}: {type(error).__name__}: {error}"
                 self._raised.put(Alarm("tap_failed", True, text))
 
     def _send_raised(self) -> None:

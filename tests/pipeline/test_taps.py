@@ -121,3 +121,27 @@ def test_a_tap_that_cannot_open_stops_the_start_and_closes_the_others() -> None:
     assert first.seen == ["closed"]
     assert second.seen == []
     assert paper.closed
+
+
+class Follower(Watcher):
+    """A watcher that is told of parts before they have a result."""
+
+    def on_admitted(self, part: object) -> None:
+        if self.fail_at == "on_admitted":
+            raise RuntimeError("lost it")
+        self.seen.append(("admitted", part))
+
+    def on_refused(self, refused: object) -> None:
+        self.seen.append(("refused", refused))
+
+
+def test_only_who_listens_hears_of_parts_and_a_fault_there_costs_the_camera_nothing() -> None:
+    paper, plain, broken, follower = Paper(), Watcher(), Follower("on_admitted"), Follower()
+    outlet = TappedOutlet(paper, [plain, broken, follower])
+    outlet.open()
+    outlet.on_admitted("part")
+    outlet.on_refused("order")
+    assert plain.seen == []
+    assert follower.seen == [("admitted", "part"), ("refused", "order")]
+    outlet.heartbeat_if_due(lambda: "health")
+    assert paper.sent == [Alarm("tap_failed", True, "Follower: RuntimeError: lost it")]
