@@ -134,7 +134,7 @@ class Admission:
     def take(self, limit: int = 1, timeout_s: float | None = 0.0) -> list[Ticket] | None:
         """Up to `limit` waiting parts of one plan; [] when none came; None when closed and empty.
 
-        The part that waits longest is among them, or a batch of another plan is full.
+        The camera that was served longest ago is among them, or a batch of another plan is full.
         """
         with self._lock:
             self._takers_waiting += 1

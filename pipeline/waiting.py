@@ -1,7 +1,7 @@
 """Parts that wait, by camera, and which of them are judged together.
 
-A batch holds parts of one plan. The camera whose part has waited longest begins it, then one part
-of each camera in turn: a camera that is faster than the others makes only itself wait. Parts of one
+A batch holds parts of one plan. The camera that was served longest ago begins it, then one part of
+each camera in turn: a camera that is faster than the others makes only itself wait. Parts of one
 camera keep their order.
 """
 
@@ -44,6 +44,9 @@ class WaitingParts:
     def __init__(self) -> None:
         self._lines: dict[str, deque[tuple[int, Ticket]]] = {}
         """By camera; each with the instant since when its place is taken (monotonic ns)."""
+        self._served: dict[str, int] = {}
+        """Camera -> when it last had a part taken, in parts taken before."""
+        self._taken = 0
         self.count = 0
 
     def waiting(self, camera: str) -> int:
@@ -72,29 +75,33 @@ class WaitingParts:
         A batch is due when it is full (`room` counts as full), or its first part has waited
         `wait_ns`.
         """
-        heads = self._heads()
-        if not heads:
-            return None
         plans: set[str] = set()
-        for since_ns, camera in heads:
+        oldest_ns: int | None = None
+        for camera in self._in_turn():
             seat = seat_of(camera)
-            if seat.plan not in plans:
-                plans.add(seat.plan)
-                enough = min(seat.full, seat.batch, room)
-                if now_ns - since_ns >= wait_ns or self._of_plan(seat, seat_of) >= enough:
-                    return camera
-        return heads[0][0] + wait_ns - now_ns
+            if seat.plan in plans:
+                continue
+            plans.add(seat.plan)
+            lines = [line for name, line in self._lines.items() if seat_of(name).plan == seat.plan]
+            since_ns = min(line[0][0] for line in lines if line)
+            full = sum(map(len, lines)) >= min(seat.full, seat.batch, room)
+            if full or now_ns - since_ns >= wait_ns:
+                return camera
+            oldest_ns = since_ns if oldest_ns is None else min(oldest_ns, since_ns)
+        return None if oldest_ns is None else oldest_ns + wait_ns - now_ns
 
     def take(self, first: str, seat_of: SeatOf, room: int) -> list[Ticket]:
-        """Up to `room` parts that are judged with the oldest one of camera `first`."""
+        """Up to `room` parts that are judged with the first one of camera `first`."""
         seat = seat_of(first)
         others = [
-            name for _, name in self._heads() if name != first and seat_of(name).plan == seat.plan
+            name for name in self._in_turn() if name != first and seat_of(name).plan == seat.plan
         ]
         turn, taken = deque([first, *others]), list[Ticket]()
         while turn and len(taken) < min(seat.batch, room):
             line = self._lines[name := turn.popleft()]
             taken.append(line.popleft()[1])
+            self._taken += 1
+            self._served[name] = self._taken
             if line:
                 turn.append(name)
         self.count -= len(taken)
@@ -107,11 +114,9 @@ class WaitingParts:
         self.count = 0
         return sorted(tickets, key=lambda ticket: ticket.admitted_mono_ns)
 
-    def _heads(self) -> list[tuple[int, str]]:
-        """(waiting since, camera) of the first part of each camera, oldest first."""
-        return sorted((line[0][0], name) for name, line in self._lines.items() if line)
-
-    def _of_plan(self, seat: Seat, seat_of: SeatOf) -> int:
-        return sum(
-            len(line) for name, line in self._lines.items() if seat_of(name).plan == seat.plan
+    def _in_turn(self) -> list[str]:
+        """The cameras that wait, the one served longest ago first."""
+        waiting = (name for name, line in self._lines.items() if line)
+        return sorted(
+            waiting, key=lambda name: (self._served.get(name, 0), self._lines[name][0][0])
         )

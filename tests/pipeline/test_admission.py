@@ -36,6 +36,7 @@ def play(mode: str, depth: int, limit: int, rounds: int, seed: int) -> None:
     cameras = ("a", "b", "c")
     in_line: dict[str, list[int]] = {name: [] for name in seats}  # the instants they wait since
     made: Counter[str] = Counter()
+    served: Counter[str] = Counter()  # how many parts were taken when the camera had its last turn
     newest: dict[str, int] = {}
     taken_order: list[tuple[str, int]] = []
     flying = []
@@ -76,12 +77,14 @@ def play(mode: str, depth: int, limit: int, rounds: int, seed: int) -> None:
                 plan, batch = seats[names[0]].plan, seats[names[0]].batch
                 assert {seats[name].plan for name in names} == {plan}
                 assert len(names) <= min(batch, most, limit - len(flying))
-                # Who waits longest is first, and of one plan none is left out for another's second.
-                assert heads[names[0]] == min(heads.values())
+                # Who was served longest ago is first, and nobody has a second part before others
+                # of the plan have one.
+                assert served[names[0]] == min(served[name] for name in heads)
                 twice = [name for name in names if names.count(name) > 1]
                 others = {name for name in heads if seats[name].plan == plan}
                 assert not twice or others <= set(names)
             for ticket in tickets:
+                served[ticket.frame.camera] = len(taken_order) + 1
                 in_line[ticket.frame.camera].pop(0)
                 taken_order.append((ticket.frame.camera, ticket.frame.camera_seq))
                 if mode == "latest":
