@@ -41,7 +41,7 @@ from .capture.base import Source
 from .capture.camera import CameraSettings
 from .capture.video_file import VideoFileSource
 from .health import Quantiles
-from .interpreter import prefer_short_waits, settle_memory
+from .interpreter import keep_freed_memory, prefer_short_waits, settle_memory
 from .judge import warm_up
 from .line import run_line
 from .line_plan import LinePlan
@@ -94,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     height, width = arguments.camera_size
     frames = bench_frames(width, height)
     prefer_short_waits()
+    keep_freed_memory()
     machine = f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
     print(f"{machine}, {width} x {height} frames, load {os.getloadavg()[0]:.1f}", flush=True)
     report: dict[str, object] = {"camera_size": [height, width]}

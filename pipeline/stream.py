@@ -19,7 +19,7 @@ from .. import logs
 from ..engine.backends.base import BACKEND_CHOICES, Engine
 from ..engine.plan import Plan
 from .control_port import LineControl
-from .interpreter import prefer_short_waits, settle_memory
+from .interpreter import keep_freed_memory, prefer_short_waits, settle_memory
 from .line import run_line
 from .line_records import LineSummary
 from .publish import Publisher
@@ -124,6 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
         publisher.control(line)
 
     prefer_short_waits()
+    keep_freed_memory()
     outlet = TappedOutlet(publisher, taps)
     with stop_on_signals() as stop:
         summary = run_line(
