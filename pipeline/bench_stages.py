@@ -46,7 +46,11 @@ from .judge import warm_up
 from .line import run_line
 from .line_plan import LinePlan
 from .line_records import LineSettings, LineSummary
+from .monitor.drift_monitor import DriftSettings
+from .monitor.drift_tap import DriftTap
+from .monitor.log_tap import LogTap
 from .publish import Publisher, PublishSettings
+from .taps import TappedOutlet
 
 WANTED_PARTS_PER_S, WANTED_P99_MS, WANTED_OVER_BARE = 500.0, 5.0, 0.05
 """What the product promises on two cores; shown beside what was measured."""
@@ -178,6 +182,8 @@ def _line(source: Source, make_engine: Callable[[], Engine]) -> LineRun:
     """The whole line on free ports, with one listening process."""
     free = "tcp://127.0.0.1:0"
     publisher = Publisher(PublishSettings(events=free, maps=free), "bench")
+    # What every station has, if its file says nothing else.
+    outlet = TappedOutlet(publisher, [LogTap(), DriftTap(DriftSettings(), lambda camera: _NEVER)])
     listener: list[subprocess.Popen[bytes]] = []
     began_cpu_s = 0.0
 
@@ -199,7 +205,7 @@ def _line(source: Source, make_engine: Callable[[], Engine]) -> LineRun:
         summary = run_line(
             [CameraSettings("cam0", lambda: source)],
             [LinePlan(make_engine, _NEVER)],
-            publisher,
+            outlet,
             settings,
             threading.Event(),
             on_ready=listen,
