@@ -3,7 +3,7 @@
 0   /dev/video0   /dev/v4l/by-id/...   [?width=1280&height=720&fps=30]
 aravis:[ID, serial or address]  [?trigger=software&exposure_us=5000&GammaEnable=false]
 csi:0[?width=1920&height=1080&fps=30&flip=2]       gst:PIPELINE (as for gst-launch-1.0)
-file:belt.mp4[?pace=true]       dir:parts/[?pace_hz=5]
+file:belt.mp4[?pace=true]       dir:parts/[?pace_hz=5]       watch:inbox/[?existing=false]
 test:seed=1,defect=0.1,rate=30,count=1000,size=256,bank=32
 top=dir:parts/                  any of them with a name for the camera
 """
@@ -103,6 +103,7 @@ OPTIONS: dict[str, dict[str, Reader]] = {
     "gst": {},
     "file": {"pace": _yes_no},
     "dir": {"pace_hz": _positive},
+    "watch": {"settle_ms": _positive, "existing": _yes_no, "seen": _text},
     "test": {
         "seed": _whole,
         "defect": _fraction,
@@ -230,6 +231,10 @@ def open_source(uri: CameraUri, clock: Clock = SYSTEM_CLOCK) -> Source:
         from .video_file import VideoFileSource
 
         return VideoFileSource(Path(uri.target), clock, **options)  # type: ignore[arg-type]
+    if uri.scheme == "watch":
+        from .watch_folder import WatchFolderSource
+
+        return WatchFolderSource(Path(uri.target), clock, **options)  # type: ignore[arg-type]
     if uri.scheme == "dir":
         from .still_folder import StillFolderSource
 

@@ -125,7 +125,7 @@ def test_a_silent_stream_is_an_error_after_the_time_limit_and_opens_again(
     camera: MotionJpeg,
 ) -> None:
     camera.stall_at, camera.stall_s = 10, 30.0
-    source = NetworkSource(camera.url, read_timeout_ms=500)
+    source = NetworkSource(camera.url, open_timeout_ms=20_000, read_timeout_ms=500)
     source.open()
     source.configure()
     began = time.monotonic()
