@@ -6,6 +6,7 @@ not keep up, and nobody else notices. Option values are the measured ones of doc
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import secrets
 import time
@@ -154,6 +155,7 @@ class Publisher:
 
         `dropped_since_boot` is how many frames were dropped so far, over all causes.
         """
+        self._number_regions(result)
         seq = self.last_seq + 1
         counts = count_verdict(self.counts, result.verdict)
         toggle = not self._toggle
@@ -350,6 +352,14 @@ class Publisher:
         if self._services.journal is not None:
             self._services.journal.append(seq, parts)
         self._open_sockets()[0].send(parts)
+
+    def _number_regions(self, result: Result) -> None:
+        """A plan that came later may have regions of its own: their numbers follow."""
+        known = self._context.regions
+        new = [defect.region for defect in result.defects if defect.region not in known]
+        if new:
+            regions = (*known, *dict.fromkeys(new))
+            self._context = dataclasses.replace(self._context, regions=regions)
 
     def _send_posted(self) -> None:
         while self._posted:

@@ -15,7 +15,7 @@ from skrd4ad.pipeline import wire
 from skrd4ad.pipeline.clock import Clock
 from skrd4ad.pipeline.endpoints import is_loopback
 from skrd4ad.pipeline.publish import Publisher, PublishSettings
-from skrd4ad.pipeline.records import Latency, Part, Result, Verdict
+from skrd4ad.pipeline.records import Defect, Latency, Part, Result, Verdict
 from skrd4ad.pipeline.stream_check import Gap, Restart
 from skrd4ad.pipeline.subscriber import Item, Subscriber
 from skrd4ad.pipeline.wire_map import MapMessage
@@ -344,6 +344,18 @@ def test_a_result_names_what_judged_it(publisher: Publisher) -> None:
         publisher.send_result(dataclasses.replace(result(2), model=screws))
         items = collect(stream, lambda items: len(results(items)) == 2)
     assert [m.header.model.name for m in results(items)] == ["", "screws"]
+
+
+def test_regions_of_a_later_plan_get_numbers_behind_the_first_ones(publisher: Publisher) -> None:
+    with Subscriber(publisher.events_endpoint) as stream:
+        assert publisher.wait_for_subscribers(1, PATIENCE_S)
+        for number, region in enumerate(("pin", "image", "cap", "pin"), start=1):
+            defect = Defect(region, 0.9, 0.5, 64, (8, 8, 8, 8), (9, 9))
+            publisher.send_result(
+                dataclasses.replace(result(number, Verdict.NG), threshold=0.5, defects=(defect,))
+            )
+        items = collect(stream, lambda items: len(results(items)) == 4)
+    assert [m.record.region_id for m in results(items)] == [2, 1, 3, 2]
 
 
 def test_bytes_that_are_not_skrd_are_counted_and_skipped() -> None:
