@@ -123,13 +123,19 @@ def _fell_silent(found: Findings, silent_ms: float) -> Diagnosis:
         )
     if found.reach is not None and found.reach != "open":
         return _unreachable(found.reach, since)
-    if found.link in ("ready", "connected"):
+    if found.link == "ready":
         return Diagnosis(
             "box",
             f"{since}, though the connection stands: the program hangs, or a cable was just cut",
-            "look at the box's log; stop the line meanwhile",
+            "stop the line; look at the box's log",
         )
-    return Diagnosis("network", f"{since}: the connection is gone", "stop the line meanwhile")
+    if found.link == "connected" or found.reach == "open":
+        return Diagnosis(
+            "box",
+            f"{since}: its computer answers, but not the program: it hangs",
+            "stop the line; look at the box's log; restart skrd4ad-stream",
+        )
+    return Diagnosis("waiting", f"{since}: box or network? knocking at its door", "stop the line")
 
 
 def _unreachable(reach: Reach, since: str) -> Diagnosis:
