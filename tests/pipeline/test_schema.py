@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from skrd4ad.pipeline.schema import main, schema_files
+from skrd4ad.pipeline.schema_page import page
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHIPPED = REPOSITORY / "configs" / "schema"
@@ -17,6 +18,19 @@ GOLDEN = Path(__file__).parent / "golden"
 def test_the_shipped_schema_is_current(name: str) -> None:
     # When this fails: python -m skrd4ad.pipeline.schema configs/schema, and review the change.
     assert (SHIPPED / name).read_bytes() == schema_files()[name]
+
+
+def test_the_page_of_all_keys_is_current() -> None:
+    # When this fails: python -m skrd4ad.pipeline.schema_page docs/wire_fields.md
+    assert (REPOSITORY / "docs" / "wire_fields.md").read_text(encoding="utf-8") == page()
+
+
+def test_the_page_has_every_key_of_every_golden_header() -> None:
+    text = page()
+    for folder in GOLDEN.iterdir():
+        header = json.loads((folder / "1_header.json").read_bytes())
+        section = text.partition(f"## `{header['kind']}`")[2].partition("\n## ")[0]
+        assert [key for key in header if f"| `{key}` |" not in section] == []
 
 
 def test_writing_the_schemas_gives_all_files(tmp_path: Path) -> None:
