@@ -16,7 +16,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from .stream_check import Gap
+from .stream_check import MAX_GAPS, Gap
 from .wire import Message, decode
 from .wire_messages import PROTOCOL, PROTOCOL_MAJOR, Boot, Count, CountFields, Fields, Name, State
 from .wire_record import DecodeError
@@ -126,7 +126,7 @@ class GapFiller:
     """Which events to ask for next. One request is in flight; lost ones are repeated after 2 s."""
 
     def __init__(self) -> None:
-        self._gaps: deque[Gap] = deque()
+        self._gaps: deque[Gap] = deque(maxlen=MAX_GAPS)
         self._asked: tuple[int, Gap] | None = None
         self._next_ns = 0
         self._id = 0

@@ -11,6 +11,7 @@ while all four hold; otherwise it stops the feeder or rejects everything.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from .wire import AlarmMessage, HeartbeatMessage, Message, ResultMessage, StateMessage
@@ -19,6 +20,8 @@ from .wire_picture import PictureMessage
 
 DEFAULT_PERIOD_MS = 500
 MISSED_HEARTBEATS = 3
+MAX_GAPS = 10_000
+"""Of more separate losses than this the oldest are only counted: memory must not grow with them."""
 _OFFSET_WINDOW_NS = 30 * 1_000_000_000
 
 
@@ -87,7 +90,8 @@ class StreamCheck:
         self.duplicates = 0
         self.ended = False
         """The publisher said BYE and nothing came after it."""
-        self._gaps: list[Gap] = []
+        self._gaps: deque[Gap] = deque(maxlen=MAX_GAPS)
+        self._missing = 0
         self._period_ms = DEFAULT_PERIOD_MS
         self._last_arrival_ns: int | None = None
         self._delay_ns = 0
@@ -116,6 +120,7 @@ class StreamCheck:
             gap = Gap(header.box, header.boot, first_missing, last_missing)
             self._gaps.append(gap)
             notices.append(gap)
+            self._missing += gap.count
         self.last_seq = max(self.last_seq, header.seq)
         self._last_arrival_ns = now_ns
         self._delay_ns = self._offset.delay_ns(_sent_mono_ns(message), now_ns)
@@ -130,13 +135,18 @@ class StreamCheck:
                     Gap(gap.box, gap.boot, gap.first, seq - 1),
                     Gap(gap.box, gap.boot, seq + 1, gap.last),
                 )
-                self._gaps[index : index + 1] = [part for part in rest if part.count > 0]
+                del self._gaps[index]
+                for part in reversed(rest):
+                    if part.count > 0 and len(self._gaps) < MAX_GAPS:
+                        self._gaps.insert(index, part)
+                self._missing -= 1
                 return True
         return False
 
     def forget_gaps(self) -> None:
         """What is missing is known and accepted; `contiguous` begins anew."""
         self._gaps.clear()
+        self._missing = 0
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
@@ -145,7 +155,6 @@ class StreamCheck:
 
     def status(self, now_ns: int) -> StreamStatus:
         """The four answers at `now_ns` (receiver's monotonic clock)."""
-        missing = sum(gap.count for gap in self._gaps)
         if self._last_arrival_ns is None:
             return StreamStatus(False, False, False, False, "", 0, 0, None, None, 0)
         silent_ms = (now_ns - self._last_arrival_ns) / 1e6
@@ -154,11 +163,11 @@ class StreamCheck:
         return StreamStatus(
             alive=alive,
             fresh=alive and age_ms <= self.max_age_ms,
-            contiguous=not self._gaps,
+            contiguous=self._missing == 0,
             valid=self.state == "RUNNING" and self.ready,
             state=self.state,
             last_seq=self.last_seq,
-            missing=missing,
+            missing=self._missing,
             age_ms=age_ms,
             silent_ms=silent_ms,
             restarts=self.restarts,

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 from PIL import Image
+from skrd4ad import cli
 from skrd4ad.pipeline.key_files import write_key_pair
 from skrd4ad.pipeline.publish import Publisher, PublishSettings
 from skrd4ad.pipeline.records import Latency, Part, Result, Verdict
@@ -177,11 +178,19 @@ def test_mistakes_get_one_sentence_and_the_right_code(
     assert "Traceback" not in err
 
 
-def doctor(*arguments: object) -> tuple[int, dict[str, Any]]:
-    process = listen("--doctor", 1.5, "--json", *arguments)
-    out, err = process.communicate(timeout=PATIENCE_S)
-    assert "Traceback" not in err
-    return process.returncode, json.loads(out)
+Doctor = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def doctor(capsys: pytest.CaptureFixture[str]) -> Doctor:
+    """Runs the verb in this process, with patience for a busy machine."""
+
+    def run(*arguments: object) -> tuple[int, dict[str, Any]]:
+        words = ["listen", "--doctor", "1.2", "--json", *map(str, arguments)]
+        code = cli.main(words)
+        return code, json.loads(capsys.readouterr().out)
+
+    return run
 
 
 def test_the_doctor_finds_nothing_wrong_with_a_line_that_runs(box_parts: ModuleType) -> None:
@@ -204,7 +213,9 @@ def test_the_doctor_finds_nothing_wrong_with_a_line_that_runs(box_parts: ModuleT
     assert "all is well, with a warning: 5001" in lines["DIAGNOSIS"]
 
 
-def test_the_doctor_tells_camera_box_and_keys_apart(box_parts: ModuleType, tmp_path: Path) -> None:
+def test_the_doctor_tells_camera_box_and_keys_apart(
+    doctor: Doctor, box_parts: ModuleType, tmp_path: Path
+) -> None:
     box = box_parts.Box()
     box.health = msgspec.structs.replace(
         box.health,
@@ -243,10 +254,9 @@ def test_the_doctor_tells_camera_box_and_keys_apart(box_parts: ModuleType, tmp_p
         assert "refuses our key" in said["diagnosis"]
 
 
-def test_silence_ends_with_the_diagnosis(publisher: Publisher) -> None:
-    process = listen("--connect", "tcp://127.0.0.1:9", "--wait-s", 0.5)
-    _, err = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 6
+def test_silence_ends_with_the_diagnosis(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["listen", "--connect", "tcp://127.0.0.1:9", "--wait-s", "0.3"]) == 6
+    err = capsys.readouterr().err
     assert "its computer answers, but the program does not run" in err
     assert "try:   start skrd4ad-stream there" in err
 

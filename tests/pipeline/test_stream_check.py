@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from skrd4ad.pipeline import wire
 from skrd4ad.pipeline import wire_messages as fields
-from skrd4ad.pipeline.stream_check import Gap, Restart, StreamCheck
+from skrd4ad.pipeline.stream_check import MAX_GAPS, Gap, Restart, StreamCheck
 from skrd4ad.pipeline.wire import Message
 
 SECOND = 1_000_000_000
@@ -166,3 +166,20 @@ def test_clocks_that_drift_apart_do_not_look_like_a_delay() -> None:
         sent = half_second * SECOND // 2
         check.receive(beat(1, mono=sent), sent + sent // 5000)
     assert check.status(sent + sent // 5000).fresh
+
+
+def test_endless_losses_are_counted_and_take_no_endless_memory() -> None:
+    check = StreamCheck()
+    losses = MAX_GAPS + 500
+    for number in range(losses + 1):
+        check.receive(state(1 + 2 * number), 0)
+    assert check.status(0).missing == losses
+    assert len(check.gaps) == MAX_GAPS
+    for gap in check.gaps:
+        assert check.fill(gap.first)
+    # What is no longer known one by one was still lost.
+    assert check.gaps == ()
+    assert check.status(0).missing == 500
+    assert not check.status(0).contiguous
+    check.forget_gaps()
+    assert check.status(0).contiguous
