@@ -245,6 +245,30 @@ def test_more_orders_than_the_line_can_bear_are_refused_with_an_answer(
     assert summary.balance.balanced
 
 
+def test_a_part_that_waited_too_long_is_late_and_costs_no_inference(
+    bench: Bench, parts: ModuleType
+) -> None:
+    warm, inferred = threading.Event(), []
+
+    def slow(batch: np.ndarray) -> None:
+        if warm.is_set():
+            inferred.append(len(batch))
+            time.sleep(0.6)
+
+    bench.manifest = msgspec.structs.replace(bench.manifest, batch=1)
+    control = bench.begin(Camera(parts.shot), slow, {"under_way": 3}, deadline_ms=400.0)
+    warm.set()
+    order_parts(control, 3)
+    results = bench.results(3)
+    summary = bench.end()
+    # The first is late when it is published; the others were given up before they were inferred.
+    assert [result.reasons for result in results] == [("late",)] * 3
+    assert [result.verdict for result in results] == [Verdict.ERR] * 3
+    assert inferred == [1]
+    assert "before it could be inspected" in results[1].detail
+    assert summary.balance.balanced
+
+
 def test_a_lost_camera_answers_each_order_and_good_results_come_back(
     bench: Bench, parts: ModuleType
 ) -> None:
