@@ -26,6 +26,8 @@ from .settings import GateSettings
 log = logging.getLogger(__name__)
 ALARM_HOLD_NS = 5_000_000_000
 """An alarm ends when its cause has not come again for so long."""
+STANDING_PARTS = 2
+"""Parts at the place of the one before that mean that the encoder is dead."""
 _RETRY_NS = 100_000_000
 _IDLE_NS = 100_000_000
 
@@ -67,6 +69,8 @@ class GateKeeper:
         self._is_on: bool | None = False
         self._retry_ns = 0
         self._alarms: dict[str, int] = {}
+        self._last_position: float | None = None
+        self._standing = 0
         self._passed = self._rejected = self._missing = self._missed = self._unplaced = 0
         self._told: dict[Told, int] = dict.fromkeys(("late", "repeated", "unknown", "mismatch"), 0)
 
@@ -168,6 +172,7 @@ class GateKeeper:
                 self._report(told, item)
             return
         position = self._at(item.mono_ns)
+        self._check_movement(position)
         skipped = self._fifo.skipped
         if position is None:
             placed = False
@@ -181,6 +186,16 @@ class GateKeeper:
         if not placed:
             self._unplaced += 1
             self._alarm("gate_failed", "a part has no place on the belt: it is not followed")
+
+    def _check_movement(self, position: float | None) -> None:
+        """Parts come one behind the other: a belt that brings them without counting is not one."""
+        if self._encoder is None or position is None:
+            return
+        moved = self._last_position is None or abs(position - self._last_position) >= 1
+        self._last_position = position
+        self._standing = 0 if moved else self._standing + 1
+        if self._standing >= STANDING_PARTS:
+            self._alarm("gate_failed", "parts come and the encoder does not count")
 
     def _report(self, told: Told, item: _Verdict) -> None:
         name = item.part.part_id or f"number {item.camera_seq}"

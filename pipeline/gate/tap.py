@@ -73,8 +73,6 @@ class GateTap:
     # ---- the publish thread ----------------------------------------------------------------
 
     def on_result(self, result: Result, seq: int) -> None:
-        if self._failure is not None:
-            raise self._failure
         if result.camera == self._camera and self._keeper is not None:
             self._keeper.tell(result.camera_seq, result.part, result.verdict, self._trusted)
 
@@ -88,6 +86,8 @@ class GateTap:
 
     def on_heartbeat(self, health: wire.HealthFields) -> None:
         """An output that does not return holds the gate's thread, which cannot say so itself."""
+        if self._failure is not None:
+            raise self._failure  # the line takes the tap off, with its alarm
         if self._keeper is None:
             return
         stuck = self._clock.mono_ns() - self._keeper.turned_ns > STUCK_NS
@@ -135,7 +135,7 @@ class GateTap:
                 keeper.wake.wait(wait_ns / 1e9)
                 keeper.wake.clear()
         except Exception as error:
-            # Told to the line at the next result, which takes the tap off with its alarm.
+            # Told to the line with the next heartbeat.
             log.exception("%s failed", self.name)
             self._failure = error
         finally:

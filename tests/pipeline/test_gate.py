@@ -389,6 +389,20 @@ def test_an_encoder_that_fails_is_an_alarm_and_moves_no_part(parts: ModuleType) 
     assert stand.keeper.counters().unplaced == 1
 
 
+def test_a_dead_encoder_is_found_out_by_the_parts_that_come(parts: ModuleType) -> None:
+    belt = Belt()
+    stand = Stand(parts, lambda hand: belt, **COUNTS)
+    for seq in (1, 2):
+        stand.go_to(seq * 50)
+        stand.keeper.announce(announced(seq, seq * 50))
+    stand.go_to(150)
+    assert stand.names == []  # two parts at one place may be somebody trying it out
+    stand.keeper.announce(announced(3, 150))
+    stand.go_to(200)
+    assert stand.names == [("gate_failed", True)]
+    assert "does not count" in stand.alarms[0].text
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     seed=st.integers(0, 2**32),

@@ -35,6 +35,7 @@ from skrd4ad.pipeline.station import Station, camera_settings
 from skrd4ad.pipeline.subscriber import Subscriber
 from skrd4ad.pipeline.taps import TappedOutlet
 from skrd4ad.pipeline.wire import HeartbeatMessage, ResultMessage
+from skrd4ad.pipeline.wire_messages import HealthFields
 
 PARTS = 40
 
@@ -174,6 +175,24 @@ def test_a_gate_behind_a_line_that_ends(parts: ModuleType, tiny_plan: Path, way:
         )
     else:
         assert recorder.decisions == []
+
+
+def test_a_gate_that_breaks_is_taken_off_with_the_next_heartbeat(parts: ModuleType) -> None:
+    class Broken(Recorder):
+        def note(self, decision: object, now_ns: int) -> None:
+            raise RuntimeError("a fault of ours")
+
+    broken, outlet = Broken(), parts.RecordingOutlet()
+    settings = GateSettings(output=OutputSettings(kind="log"), delay_ms=0.0)
+    tapped = TappedOutlet(outlet, [GateTap(settings, "cam", gate=broken)])
+    tapped.open()
+    tapped.on_admitted(Announced("cam", 1, Part("A-1"), 0, 0))
+    deadline = time.monotonic() + 30
+    health = HealthFields(ready=True, uptime_s=1.0)
+    while ("tap_failed", "", True) not in outlet.alarms:
+        assert time.monotonic() < deadline
+        tapped.heartbeat_if_due(lambda: health)
+    assert broken.on[-1] is False  # it was switched off
 
 
 def test_an_output_that_never_returns_is_an_alarm(parts: ModuleType) -> None:
