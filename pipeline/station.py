@@ -104,8 +104,9 @@ class Station(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """When to raise alarms about drift (docs/health.md); null turns the monitors off."""
     health: HealthSettings | None = None
     """Health and metrics over HTTP, from a process of their own (docs/health.md)."""
-    pictures: PictureSettings | None = None
-    """Small pictures for the operator's page, on the maps socket (docs/wire.md)."""
+    pictures: PictureSettings | None = PictureSettings()
+    """Small pictures for the operator's page, on the maps socket (docs/wire.md); made only while
+    somebody watches. null: none."""
     gates: tuple[GateSettings, ...] = ()
     """Reject gates that this box drives (docs/gate.md)."""
 

@@ -128,8 +128,8 @@ def would_change(part: Mapping[str, Any], instead_of: float | None, threshold: f
     score, limit = np.float32(part["score"]), np.float32(part["thr"])
     if instead_of is not None and limit != np.float32(instead_of):
         return False
-    rejected, over_before = part["verdict"] != "ok", bool(score > limit)
-    return rejected == over_before and bool(score > np.float32(threshold)) != rejected
+    rejected: bool = part["verdict"] != "ok"
+    return rejected == bool(score > limit) and bool(score > np.float32(threshold)) != rejected
 
 
 def _inspected(parts: JudgedParts) -> NDArray[np.bool_]:

@@ -123,7 +123,7 @@ export class RegionsView {
     const camera = this.page.box?.cameras.find((one) => one.name === this.camera.value);
     const part = camera?.pictured;
     if (!part?.picture) {
-      setText(this.hint, "There is no picture of this camera yet. Pictures come only where the station file has pictures: (docs/line.md).");
+      setText(this.hint, "There is no picture of this camera yet. (A station file that says pictures: null sends none.)");
       return;
     }
     this.size = { width: part.picture.width, height: part.picture.height };
