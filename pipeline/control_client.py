@@ -31,6 +31,7 @@ from .control_wire import (
     encode_request,
 )
 from .fan_out import HEARTBEAT_OPTIONS
+from .link import unanswered
 from .security import ClientKeys
 from .wire_record import DecodeError
 
@@ -63,6 +64,7 @@ class ControlClient:
         self._number = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
+        self._with_keys = keys is not None
         for option, value in {
             **HEARTBEAT_OPTIONS,
             zmq.LINGER: 0,
@@ -145,10 +147,7 @@ class ControlClient:
                 if not answer.ok:
                     raise ControlRefused(f"{self.connect}: {answer.error}")
                 return answer
-        raise NetworkError(
-            f"no answer from {self.connect} within {patience:g} s",
-            "is the stream running with --control, and may this key use it?",
-        )
+        raise unanswered(self._socket, self.connect, patience, self._with_keys)
 
     def _answer_to(self, request_id: str, wait_s: float) -> Answer | None:
         deadline_ns = self._clock.mono_ns() + int(wait_s * 1e9)

@@ -14,11 +14,14 @@ from typing import Literal
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from ..errors import NetworkError
+
 Link = Literal["connecting", "connected", "ready", "refused"]
 """No TCP connection; TCP only; ZeroMQ's handshake done; the handshake failed (keys)."""
 Reach = Literal["open", "refused", "silent", "unknown name", "local"]
 """Somebody accepts; the computer says that nobody does; no answer; no such name; not TCP at all."""
 PROBE_S = 1.0
+_NEXT_TRY_MS = 1500
 _AGAIN_NS = 3_000_000_000
 _LINK_OF: dict[int, Link] = {
     zmq.EVENT_CONNECTED: "connected",
@@ -32,21 +35,28 @@ _LINK_OF: dict[int, Link] = {
 
 
 class LinkWatch:
-    """Follows one socket from before its `connect`; `close` before its context ends."""
+    """Follows one socket; call `state` whenever `monitor` can be read, and `close` before its
+    context ends."""
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         events = 0
         for event in _LINK_OF:
             events |= event
-        self._monitor = socket.get_monitor_socket(events)
+        address = f"inproc://link.{id(socket)}"
+        socket.monitor(address, events)
+        self.monitor = socket.context.socket(zmq.PAIR)
+        self.monitor.setsockopt(zmq.LINGER, 0)
+        # libzmq waits, and the connection with it, when there is no room for the next event.
+        self.monitor.setsockopt(zmq.RCVHWM, 0)
+        self.monitor.connect(address)
         self._owner = socket
         self._state: Link = "connecting"
         self._tries_since_refusal = 0
 
     def state(self) -> Link:
         """As of now. A refusal stays while libzmq tries again, until a handshake succeeds."""
-        while self._monitor.poll(0):
-            event = parse_monitor_message(self._monitor.recv_multipart())["event"]
+        while self.monitor.poll(0):
+            event = parse_monitor_message(self.monitor.recv_multipart())["event"]
             found = _LINK_OF[event]
             if event == zmq.EVENT_CONNECT_RETRIED:
                 self._tries_since_refusal += 1
@@ -63,7 +73,41 @@ class LinkWatch:
         """Stop following."""
         if not self._owner.closed:
             self._owner.disable_monitor()
-        self._monitor.close(linger=0)
+        self.monitor.close(linger=0)
+
+
+def unanswered(
+    socket: zmq.Socket[bytes], endpoint: str, waited_s: float, with_keys: bool
+) -> NetworkError:
+    """What to tell who asked `endpoint` over `socket` and got no answer; takes a second or two."""
+    watch = LinkWatch(socket)
+    # A connection that stands says nothing; one that does not come about is tried every second.
+    link: Link = watch.state() if watch.monitor.poll(_NEXT_TRY_MS) else "ready"
+    if link == "connected":
+        watch.monitor.poll(_NEXT_TRY_MS)
+        link = watch.state()
+    watch.close()
+    text = f"no answer from {endpoint} within {waited_s:g} s"
+    if link == "refused" and with_keys:
+        return NetworkError(
+            f"{text}: it refuses our key, or that key's role may not use this socket",
+            "on the box: skrd4ad keys list KEYS, and the audit lines of its log",
+        )
+    if link == "refused":
+        return NetworkError(f"{text}: it asks for a key", "give --key and --server-key")
+    if link == "connecting":
+        reach = probe(endpoint)
+        if reach == "refused":
+            return NetworkError(
+                f"{text}: its computer answers, but nothing listens at this port",
+                "is the stream running with this socket (--replay, --control), and is it the port?",
+            )
+        if reach in ("silent", "unknown name"):
+            reason = "its computer does not answer" if reach == "silent" else "no such name"
+            return NetworkError(f"{text}: {reason}", "check address, cable and firewall")
+    return NetworkError(
+        f"{text}, though the connection stands", "is the port the one of this socket?"
+    )
 
 
 def probe(endpoint: str, limit_s: float = PROBE_S) -> Reach:

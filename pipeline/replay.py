@@ -23,6 +23,7 @@ from .clock import SYSTEM_CLOCK, Clock
 from .endpoints import bind_problem
 from .journal import Journal
 from .journal_store import JournalStore
+from .link import unanswered
 from .refusals import Refusals
 from .replay_wire import (
     CUT_OFF_BYTES,
@@ -222,6 +223,7 @@ class ReplayClient:
         self._clock = clock
         self._id = 0
         self.socket = context.socket(zmq.DEALER)
+        self._with_keys = keys is not None
         for option, value in {
             **HEARTBEAT_OPTIONS,
             zmq.LINGER: 0,
@@ -269,10 +271,7 @@ class ReplayClient:
                 found = self.answer(0.5)
             if found is not None:
                 return found
-        raise NetworkError(
-            f"no answer from {self.connect} within {patience_s:g} s",
-            "is the stream running with a journal, and is the port the one of its replay socket?",
-        )
+        raise unanswered(self.socket, self.connect, patience_s, self._with_keys)
 
     def snapshot(self, patience_s: float = 5.0) -> tuple[Reply, list[Message]]:
         """How things are, and the newest result of each camera."""

@@ -170,6 +170,8 @@ class Subscriber:
             if self._filler.busy:
                 step_ms = min(step_ms, _FILL_STEP_MS)
             ready = dict(self._poller.poll(step_ms))
+            if self._link is not None and self._link.monitor in ready:
+                self._link.state()
             if self._events is not None and self._events in ready:
                 self._take(self._events.recv_multipart())
             elif self._maps is not None and self._maps in ready:
@@ -279,6 +281,7 @@ class Subscriber:
             self._keys.protect(socket)
         if name == "events":
             self._link = LinkWatch(socket)
+            self._poller.register(self._link.monitor, zmq.POLLIN)
         try:
             socket.connect(endpoint)
         except zmq.ZMQError as error:

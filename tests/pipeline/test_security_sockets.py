@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
+from skrd4ad.errors import NetworkError
 from skrd4ad.pipeline.control_client import ControlClient
 from skrd4ad.pipeline.control_wire import AuditEntry, SetThreshold, Trigger, encode_request
 from skrd4ad.pipeline.journal import JournalSettings
@@ -245,3 +246,17 @@ def test_the_same_sender_fills_neither_log_nor_journal(
         socket.recv()
     entries = box.audit_until({'{"socket":"control"} refused'})
     assert len([entry for entry in entries if entry.op == "malformed"]) == 1
+
+
+def test_who_is_refused_is_told_that_it_is_the_key(box: Box) -> None:
+    for keys, words in ((box.keys_of("gate3"), "refuses our key"), (None, "asks for a key")):
+        with (
+            pytest.raises(NetworkError, match=words),
+            replay_client(box.endpoint("replay"), keys) as client,
+        ):
+            client.snapshot(1.5)
+    with (
+        pytest.raises(NetworkError, match="refuses our key"),
+        ControlClient(box.endpoint("control"), box.keys_of("stranger"), patience_s=1.5) as stranger,
+    ):
+        stranger.audit(1)
