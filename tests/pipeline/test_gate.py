@@ -6,6 +6,7 @@ does not come.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import random
@@ -557,7 +558,10 @@ def test_the_file_keeps_decisions_and_switchings(tmp_path: Path) -> None:
 
 
 def test_a_chip_or_board_that_is_not_there_is_one_sentence() -> None:
-    pytest.importorskip("gpiod", reason="the extra `gate` is not installed")
+    gpiod = pytest.importorskip("gpiod", reason="the extra `gate` is not installed")
+    # What cannot be called without a chip has at least the parameters that we give it.
+    inspect.signature(gpiod.LineRequest.set_value).bind(None, 5, gpiod.line.Value.ACTIVE)
+    inspect.signature(gpiod.LineRequest.release).bind(None)
     settings_ = OutputSettings(kind="gpiod", chip="/dev/gpiochip93", line=5)
     gate: Gate = make_gate(settings_, "cam")
     with pytest.raises(GateError, match="line 5 of /dev/gpiochip93 cannot be used"):

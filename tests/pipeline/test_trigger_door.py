@@ -3,11 +3,13 @@ admitted = results + dropped + pending after every single operation."""
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -16,6 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skrd4ad.errors import CameraError
 from skrd4ad.pipeline.admission import Admission, Ticket
+from skrd4ad.pipeline.capture.base import frame_of
+from skrd4ad.pipeline.clock import SYSTEM_CLOCK
 from skrd4ad.pipeline.control_port import ControlRefused
 from skrd4ad.pipeline.outlet import Alarm
 from skrd4ad.pipeline.pairing import TriggerSettings
@@ -255,3 +259,86 @@ def test_a_driver_that_holds_a_trigger_is_left_behind_and_the_next_ones_are_fire
         time.sleep(0.001)
     release.set()
     door.stop()
+
+
+def test_threads_at_the_door_lose_no_part(parts: ModuleType) -> None:
+    """Two controllers, a camera, a supervisor with a finger on resync, and the infer thread."""
+    ready: deque[int] = deque()
+    counter, over = itertools.count(1), threading.Event()
+
+    def fire(part_id: str | None) -> int:
+        number = next(counter)
+        if number % 13:
+            ready.append(number)
+        return number
+
+    admission = Admission("every")
+    door = TriggerDoor(
+        "cam",
+        TriggerSettings(limit_ms=50.0, under_way=6),
+        admission,
+        SYSTEM_CLOCK,
+        fire,
+        lambda alarm: None,
+    )
+    door.camera_is(True, "")
+    door.start()
+    answered: list[int] = []
+    settled: list[int | None] = []
+    unbalanced: list[object] = []
+
+    def controller() -> None:
+        while len(answered) < 1500:
+            try:
+                answered.append(door.trigger(None))
+            except ControlRefused:
+                time.sleep(0.0002)
+
+    def camera() -> None:
+        while not door.closed or ready:
+            if not ready:
+                time.sleep(0.0002)
+                continue
+            count, now_ns = ready.popleft(), time.monotonic_ns()
+            picture = parts.shot(count, size=2)
+            door.admit(
+                frame_of(
+                    replace(picture, part=Part(trigger_seq=count), captured_mono_ns=now_ns),
+                    "cam",
+                    0,
+                )
+            )
+
+    def supervisor() -> None:
+        while not over.is_set():
+            door.expire()
+            if door.mismatch or random.random() < 0.02:
+                door.resync()
+            if not admission.balance().balanced:
+                unbalanced.append(admission.balance())
+            time.sleep(0.0005)
+
+    def infer() -> None:
+        while (tickets := admission.take(4, timeout_s=1.0)) is not None:
+            for ticket in tickets:
+                settled.append(ticket.frame.part.trigger_seq)
+                admission.settle(ticket)
+
+    threads = [threading.Thread(target=one) for one in (controller, controller, camera, infer)]
+    watching = threading.Thread(target=supervisor)
+    for thread in (*threads, watching):
+        thread.start()
+    for thread in threads[:2]:
+        thread.join(60)
+    admission.close()
+    door.stop()
+    for thread in threads[2:]:
+        thread.join(60)
+    over.set()
+    watching.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert unbalanced == []
+    assert sorted(answered) == list(range(1, len(answered) + 1))
+    # Every number has one result, and they left in the order of the numbers.
+    assert settled == sorted(answered)
+    assert admission.balance().pending == 0
