@@ -1,12 +1,14 @@
 """USB and built-in cameras through OpenCV (V4L2): by index, /dev/videoN or /dev/v4l/by-id name.
 
-An index may name another camera after the next boot; the stable by-id name is logged when there
-is one. OpenCV keeps a dead handle "opened", so any failed read raises and the caller reopens.
+An index may name another camera after the next boot or when a plug was pulled. So it is resolved
+to the stable by-id (or by-path) name once, and every reopen goes to that name. OpenCV keeps a dead
+handle "opened", so any failed read raises and the caller reopens.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,14 @@ from .base import Shot
 log = logging.getLogger(__name__)
 _DRIVER_STAMP_WINDOW_NS = 1_000_000_000
 _DRIVER_STAMP_ERROR_NS = 1_000_000
-_BY_ID = Path("/dev/v4l/by-id")
+_DEV = Path("/dev")
 
 
 class DeviceSource:
-    """One V4L2 camera. `target` is an index ("0") or a device path."""
+    """One V4L2 camera. `target` is an index ("0") or a device path; `format` a FOURCC ("MJPG").
+
+    `dev` and `open_capture` are where devices lie and what opens one.
+    """
 
     live = True
 
@@ -37,9 +42,15 @@ class DeviceSource:
         width: int | None = None,
         height: int | None = None,
         fps: float | None = None,
+        format: str | None = None,
+        dev: Path = _DEV,
+        open_capture: Callable[[str, int], Any] = cv2.VideoCapture,
     ) -> None:
         self._target = target
         self._clock = clock
+        self._dev, self._open_capture = dev, open_capture
+        self._stable: Path | None = None
+        self._format = format
         self._wanted = {
             cv2.CAP_PROP_FRAME_WIDTH: ("width", width),
             cv2.CAP_PROP_FRAME_HEIGHT: ("height", height),
@@ -49,35 +60,49 @@ class DeviceSource:
         self._last_stamp_ns = 0
 
     def open(self) -> None:
-        path = Path(f"/dev/video{self._target}" if self._target.isdigit() else self._target)
+        target = self._target
+        path = self._stable or (self._dev / f"video{target}" if target.isdigit() else Path(target))
         if not path.exists():
-            raise CameraError(f"camera {self._target}: {path} does not exist", _what_is_there())
-        stable = _stable_name(path)
-        if stable and stable != path:
-            log.info("camera %s is %s; that name survives a reboot", self._target, stable)
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_V4L2)
+            raise CameraError(f"camera {target}: {path} does not exist", _what_is_there(self._dev))
+        if self._stable is None:
+            self._stable = _stable_name(path, self._dev)
+            if self._stable is None:
+                log.warning("camera %s has no by-id or by-path name; %s may change", target, path)
+            elif self._stable != path:
+                log.info("camera %s is %s; that name survives a reboot", target, self._stable)
+        self._capture = self._open_capture(str(path), cv2.CAP_V4L2)
         if not self._capture.isOpened():
             self.close()
             raise CameraError(
-                f"camera {self._target}: {path} cannot be opened",
+                f"camera {target}: {path} cannot be opened",
                 "another program may hold it, or this user is not in the group 'video'",
             )
 
     def configure(self) -> None:
         # A short driver queue: what waits in it is already old.
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)
-        for key, (name, wanted) in self._wanted.items():
-            if wanted is None:
-                continue
+        # The format first: sizes and rates depend on it.
+        if self._format is not None:
+            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*self._format))
+            code = int(self._capture.get(cv2.CAP_PROP_FOURCC))
+            got = "".join(chr(code >> shift & 0xFF) for shift in (0, 8, 16, 24))
+            if got != self._format:
+                raise self._differs("format", self._format, got)
+        asked = {key: pair for key, pair in self._wanted.items() if pair[1] is not None}
+        for key, (_, wanted) in asked.items():
             self._capture.set(key, wanted)
-            got = self._capture.get(key)
-            if abs(got - wanted) > 0.01 * wanted:
-                raise CameraError(
-                    f"camera {self._target}: {name} {wanted:g} was asked for, the camera gives "
-                    f"{got:g}",
-                    "v4l2-ctl --list-formats-ext shows what it offers",
-                )
+        # Read back at the end, because setting one may change another.
+        for key, (name, wanted) in asked.items():
+            got_value = self._capture.get(key)
+            if wanted is not None and abs(got_value - wanted) > 0.01 * wanted:
+                raise self._differs(name, f"{wanted:g}", f"{got_value:g}")
         self._last_stamp_ns = 0
+
+    def _differs(self, name: str, asked: str, got: str) -> CameraError:
+        return CameraError(
+            f"camera {self._target}: {name} {asked} was asked for, the camera gives {got}",
+            "v4l2-ctl --list-formats-ext shows what it offers",
+        )
 
     def grab(self, timeout_s: float) -> Shot | None:
         """The next frame. The driver bounds the wait (about 10 s), `timeout_s` cannot shorten it:
@@ -125,15 +150,20 @@ def to_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, code), dtype=np.uint8)
 
 
-def _stable_name(path: Path) -> Path | None:
-    if not _BY_ID.is_dir():
-        return None
+def _stable_name(path: Path, dev: Path) -> Path | None:
+    """The by-id name of a device, else its by-path name, else None."""
     device = path.resolve()
-    return next((link for link in sorted(_BY_ID.iterdir()) if link.resolve() == device), None)
+    for folder in (dev / "v4l" / "by-id", dev / "v4l" / "by-path"):
+        links = sorted(folder.iterdir()) if folder.is_dir() else []
+        found = next((link for link in links if link.resolve() == device), None)
+        if found is not None:
+            return found
+    return None
 
 
-def _what_is_there() -> str:
-    found = sorted(_BY_ID.iterdir()) if _BY_ID.is_dir() else sorted(Path("/dev").glob("video*"))
+def _what_is_there(dev: Path) -> str:
+    by_id = dev / "v4l" / "by-id"
+    found = sorted(by_id.iterdir()) if by_id.is_dir() else sorted(dev.glob("video*"))
     if not found:
         return "no camera is connected; use dir:FOLDER, file:VIDEO or test: to run without one"
     return "connected are: " + ", ".join(str(path) for path in found)

@@ -67,6 +67,12 @@ def _yes_no(text: str) -> bool:
     return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text]
 
 
+def _fourcc(text: str) -> str:
+    if len(text) != 4 or not text.isascii():
+        raise ValueError
+    return text
+
+
 def _flip(text: str) -> int:
     value = int(text)
     if not 0 <= value <= 7:
@@ -83,7 +89,7 @@ NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
 _OF_TRIGGERS = {"lose", "delay_ms", "count"}
 Reader = Callable[[str], object]
 OPTIONS: dict[str, dict[str, Reader]] = {
-    "device": {"width": _count, "height": _count, "fps": _positive},
+    "device": {"width": _count, "height": _count, "fps": _positive, "format": _fourcc},
     "aravis": {
         "format": _text,
         "width": _count,
