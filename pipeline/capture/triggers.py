@@ -133,13 +133,16 @@ class TriggerLedger:
                 one, index = open_ones[index], index + 1
                 one.failure, one.detail = "no_frame", "its picture was lost on the way here"
             window_ns = 1e9 * self.spacing_s
-            while index + 1 < len(open_ones):
+            while window_ns and index + 1 < len(open_ones):
                 one, later = open_ones[index], open_ones[index + 1]
-                too_late = captured_mono_ns - error_ns > one.fired_mono_ns + window_ns
-                may_be_later = captured_mono_ns + error_ns >= later.fired_mono_ns
-                if not (window_ns and too_late and may_be_later):
+                in_time = captured_mono_ns - error_ns <= one.fired_mono_ns + window_ns
+                if in_time or captured_mono_ns + error_ns < later.fired_mono_ns:
                     break
-                one.failure, one.detail = "no_frame", "the camera did not take its picture"
+                one.failure, one.detail = "no_frame", "the camera did not take its picture in time"
+                if captured_mono_ns - error_ns < later.fired_mono_ns:
+                    # Late for the one, perhaps too early for the other: it is nobody's.
+                    self.strays += 1
+                    return [], None
                 index += 1
             own = open_ones[index]
             self._last_place = max(self._last_place, own.place)

@@ -1,6 +1,7 @@
 """A GigE Vision camera (Aravis' own fake one, a process of its own) over real sockets.
 
-The images are small, so that a busy machine loses none of them by itself.
+The images are small, so that a busy machine loses none of them by itself. What becomes of a line's
+parts when this camera fails is in test_aravis_line.py; the same without a line is a soak test.
 """
 
 from __future__ import annotations
@@ -187,6 +188,7 @@ class Running:
         assert all(frame.detail for frame in self.frames if frame.failure)
 
 
+@pytest.mark.soak
 def test_lost_packets_are_a_result_each(fake: object) -> None:
     fake.kill()
     fake.start(lost_per_mille=100)
@@ -201,6 +203,7 @@ def test_lost_packets_are_a_result_each(fake: object) -> None:
     assert not set(line.states) - {"running", "stopped"}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
 def test_a_camera_that_goes_away_and_comes_back(fake: object, how: str) -> None:
     line = Running(f"{fake.uri}?{SMALL}&trigger=software")

@@ -56,6 +56,21 @@ def test_an_ignored_trigger_does_not_shift_the_pictures_after_it(parts: ModuleTy
     assert own.part_id == "seen"
 
 
+def test_a_late_picture_is_not_the_next_triggers(parts: ModuleType) -> None:
+    """Seen on a camera that was slow once: taken 25 ms after its trigger, just before the next."""
+    hand = parts.HandClock()
+    ledger = TriggerLedger(hand.clock, spacing_s=0.01)
+    ledger.note("slow")
+    hand.advance_s(0.026)
+    ledger.note("next")
+    taken_ns = hand.now_ns - MS // 5
+    hand.advance_s(0.001)
+    assert ledger.match(34, taken_ns, 10 * MS) == ([], None)
+    hand.advance_s(0.002)
+    before, own = ledger.match(35, hand.now_ns, 10 * MS)
+    assert ([one.part_id for one in before], own.part_id) == (["slow"], "next")
+
+
 def test_a_picture_that_comes_after_its_trigger_was_given_up_is_nobodys(parts: ModuleType) -> None:
     hand = parts.HandClock()
     ledger = TriggerLedger(hand.clock, answer_limit_s=0.5)
