@@ -90,7 +90,7 @@ class Admission:
         caller keeps it and tries again. `timeout_s` None waits until there is room or `close`.
         """
         with self._lock:
-            if self.mode == "every":
+            if self.mode == "every" and not self._has_room(frame.camera):
                 self._room.wait_for(lambda: self._has_room(frame.camera), timeout_s)
             if self._closed or not self._has_room(frame.camera):
                 return False

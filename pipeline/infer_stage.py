@@ -40,7 +40,6 @@ class InferStage:
         self._slot_of: Mapping[str, PlanSlot] = {
             camera: slot for slot in slots for camera in slot.cameras
         }
-        self._seats: dict[str, Seat] = {}
         self._fitting: set[str] = set()
         """Cameras whose pictures have the size that their view needs."""
         self._drain_until_ns: int | None = None
@@ -62,7 +61,7 @@ class InferStage:
 
     def seat_of(self, camera: str) -> Seat:
         """Safe from any thread."""
-        return self._slot_of[camera].seat()
+        return self._slot_of[camera].seat
 
     def view_of(self, camera: str) -> View | None:
         """How a camera is seen now; None before the engine is open. Safe from any thread."""

@@ -58,17 +58,14 @@ class PlanSlot:
         """What a rollback goes back to."""
         self.now: Judging | None = None
         """None until the engine is open and warm."""
+        self.seat = Seat(plan.name, batch=1)
+        """How many of its parts are judged at once, and with how many waiting is useless."""
         self._fill = waiting_per_camera * len(self.cameras)
         self._lock = threading.Lock()
 
     @property
     def rulebook(self) -> Rulebook:
         return _first_rulebook(self.plan) if self.now is None else self.now.rulebook
-
-    def seat(self) -> Seat:
-        """How many of its parts are judged at once, and with how many waiting is useless."""
-        batch = 1 if self.now is None else self.now.engine.manifest.batch
-        return Seat(self.name, batch, min(batch, self._fill))
 
     def open(self) -> None:
         """In the infer thread, once. Raises what the engine raises."""
@@ -82,6 +79,8 @@ class PlanSlot:
             old, self.plan = self.now, plan
             seen = {camera: views.get(camera, plain) for camera in self.cameras}
             self.now = Judging(plan, engine, seen, _first_rulebook(plan))
+            batch = engine.manifest.batch
+            self.seat = Seat(self.name, batch, min(batch, self._fill))
         return None if old is None else old.engine
 
     def change(self, camera: str, region: str, value: float) -> Rulebook:

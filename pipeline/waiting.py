@@ -43,10 +43,8 @@ class WaitingParts:
 
     def __init__(self) -> None:
         self._lines: dict[str, deque[tuple[int, Ticket]]] = {}
-        """By camera; each with the instant since when its place is taken (monotonic ns)."""
-        self._served: dict[str, int] = {}
-        """Camera -> when it last had a part taken, in parts taken before."""
-        self._taken = 0
+        """By camera, in turn: the one served longest ago first. Each part with the instant since
+        when its place is taken (monotonic ns)."""
         self.count = 0
 
     def waiting(self, camera: str) -> int:
@@ -77,13 +75,17 @@ class WaitingParts:
         """
         plans: set[str] = set()
         oldest_ns: int | None = None
-        for camera in self._in_turn():
+        for camera, line in self._lines.items():
+            if not line:
+                continue
+            if wait_ns <= 0:
+                return camera
             seat = seat_of(camera)
             if seat.plan in plans:
                 continue
             plans.add(seat.plan)
-            lines = [line for name, line in self._lines.items() if seat_of(name).plan == seat.plan]
-            since_ns = min(line[0][0] for line in lines if line)
+            lines = [one for name, one in self._lines.items() if seat_of(name).plan == seat.plan]
+            since_ns = min(one[0][0] for one in lines if one)
             full = sum(map(len, lines)) >= min(seat.full, seat.batch, room)
             if full or now_ns - since_ns >= wait_ns:
                 return camera
@@ -93,30 +95,25 @@ class WaitingParts:
     def take(self, first: str, seat_of: SeatOf, room: int) -> list[Ticket]:
         """Up to `room` parts that are judged with the first one of camera `first`."""
         seat = seat_of(first)
-        others = [
-            name for name in self._in_turn() if name != first and seat_of(name).plan == seat.plan
-        ]
-        turn, taken = deque([first, *others]), list[Ticket]()
-        while turn and len(taken) < min(seat.batch, room):
-            line = self._lines[name := turn.popleft()]
-            taken.append(line.popleft()[1])
-            self._taken += 1
-            self._served[name] = self._taken
-            if line:
-                turn.append(name)
-        self.count -= len(taken)
+        most, taken = min(seat.batch, room), [self._serve(first)]
+        while len(taken) < most and self.count:
+            names = [n for n, line in self._lines.items() if line and seat_of(n).plan == seat.plan]
+            if not names:
+                break
+            # One of each in turn, in the order in which they were served.
+            taken += [self._serve(name) for name in names[: most - len(taken)]]
         return taken
+
+    def _serve(self, camera: str) -> Ticket:
+        """Its first part; its next turn comes after everybody else's."""
+        line = self._lines[camera] = self._lines.pop(camera)
+        self.count -= 1
+        return line.popleft()[1]
 
     def clear(self) -> list[Ticket]:
         """Take all, oldest first."""
         tickets = [ticket for line in self._lines.values() for _, ticket in line]
-        self._lines.clear()
+        for line in self._lines.values():
+            line.clear()
         self.count = 0
         return sorted(tickets, key=lambda ticket: ticket.admitted_mono_ns)
-
-    def _in_turn(self) -> list[str]:
-        """The cameras that wait, the one served longest ago first."""
-        waiting = (name for name, line in self._lines.items() if line)
-        return sorted(
-            waiting, key=lambda name: (self._served.get(name, 0), self._lines[name][0][0])
-        )

@@ -36,7 +36,7 @@ def play(mode: str, depth: int, limit: int, rounds: int, seed: int) -> None:
     cameras = ("a", "b", "c")
     in_line: dict[str, list[int]] = {name: [] for name in seats}  # the instants they wait since
     made: Counter[str] = Counter()
-    served: Counter[str] = Counter()  # how many parts were taken when the camera had its last turn
+    turns: list[str] = []  # cameras by when they came or had their last turn
     newest: dict[str, int] = {}
     taken_order: list[tuple[str, int]] = []
     flying = []
@@ -56,6 +56,7 @@ def play(mode: str, depth: int, limit: int, rounds: int, seed: int) -> None:
                 # Never refused, however full the queue is: its place was kept.
                 admission.deliver(frame("t", expected.pop(0)))
                 in_line["t"].append(step)
+                turns += [name for name in ("t",) if name not in turns]
         elif choice < 0.45:
             camera = dice.choice(cameras)
             accepted = admission.admit(frame(camera, made[camera] + 1))
@@ -64,6 +65,7 @@ def play(mode: str, depth: int, limit: int, rounds: int, seed: int) -> None:
             if accepted:
                 made[camera] += 1
                 newest[camera] = made[camera]
+                turns += [name for name in (camera,) if name not in turns]
                 if mode == "every" or not in_line[camera]:
                     in_line[camera].append(step)
         elif choice < 0.75:
@@ -79,12 +81,13 @@ def play(mode: str, depth: int, limit: int, rounds: int, seed: int) -> None:
                 assert len(names) <= min(batch, most, limit - len(flying))
                 # Who was served longest ago is first, and nobody has a second part before others
                 # of the plan have one.
-                assert served[names[0]] == min(served[name] for name in heads)
+                assert names[0] == next(name for name in turns if name in heads)
                 twice = [name for name in names if names.count(name) > 1]
                 others = {name for name in heads if seats[name].plan == plan}
                 assert not twice or others <= set(names)
             for ticket in tickets:
-                served[ticket.frame.camera] = len(taken_order) + 1
+                turns.remove(ticket.frame.camera)
+                turns.append(ticket.frame.camera)
                 in_line[ticket.frame.camera].pop(0)
                 taken_order.append((ticket.frame.camera, ticket.frame.camera_seq))
                 if mode == "latest":
