@@ -26,8 +26,9 @@ from .settings import GateSettings
 
 log = logging.getLogger(__name__)
 NICE = -10
-"""The gate's thread before others: on a busy computer its late decisions come several times sooner (LOG)."""
+"""The gate's thread goes before others: on a busy computer it is late far less (docs/LOG.md)."""
 STUCK_NS = 2_000_000_000
+"""A gate whose thread has not come round for so long hangs in its output or encoder."""
 DRAIN_LIMIT_S = 2.3
 """How long after the line began to end the gate may still follow parts; BYE comes within 3 s."""
 
