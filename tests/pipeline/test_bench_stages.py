@@ -23,7 +23,7 @@ def test_the_last_line_is_the_report_and_no_part_is_missing(
     for key in ("null_parts_per_s", "bare_ms_a_part", "line_ms_a_part", "times_plain_loop"):
         assert report[key] > 0
     assert report["over_bare"] == pytest.approx(
-        report["line_ms_a_part"] / report["bare_ms_a_part"] - 1, abs=0.01
+        report["line_ms_a_part"] / report["bare_ms_a_part"] - 1, rel=0.05, abs=0.05
     )
     assert set(report["stages_us"]) >= {"capture", "infer", "total"}
 
