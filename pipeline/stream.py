@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--camera",
         action="append",
         metavar="[NAME=]URI",
-        help="0, /dev/v4l/by-id/..., rtsp://..., file:VIDEO, dir:FOLDER, test:seed=1,defect=0.1; "
-        "may be repeated",
+        help="0, /dev/v4l/by-id/..., rtsp://..., aravis:ID, csi:0, gst:PIPELINE, file:VIDEO, "
+        "dir:FOLDER, watch:FOLDER, test:seed=1,defect=0.1; may be repeated",
     )
     parser.add_argument("--plan", type=Path, metavar="F", help="the plan")
     parser.add_argument("--station", type=Path, metavar="F", help="station file (YAML)")

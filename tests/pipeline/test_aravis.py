@@ -84,6 +84,16 @@ def test_a_camera_without_a_trigger_runs_by_itself(fake: object) -> None:
     assert not isinstance(source, Triggered)
 
 
+def test_a_trigger_line_is_armed_and_quiet(fake: object) -> None:
+    """The fake camera has no wire to pull: what can be shown is that nothing comes by itself."""
+    source = source_of(fake, f"{SMALL}&trigger=Line0&TriggerActivation=RisingEdge")
+    assert source._camera.get_string("TriggerMode") == "On"
+    assert source._camera.get_trigger_source() == "Line0"
+    assert [source.grab(0.1) for _ in range(5)] == [None] * 5
+    assert source.silent_limit_s == 0, "it may be idle for hours"
+    source.close()
+
+
 def test_settings_win_over_what_the_last_client_left(fake: object) -> None:
     other = source_of(fake, "width=64&height=64&fps=10&gain=7&format=Mono16&trigger=software")
     other.close()

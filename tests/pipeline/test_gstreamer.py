@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from types import ModuleType
 
 import numpy as np
 import pytest
 from skrd4ad.errors import CameraError, ConfigError
+from skrd4ad.pipeline.capture import barcode
 from skrd4ad.pipeline.capture.base import EndOfStream, FreeRunning, Shot, Source
 from skrd4ad.pipeline.capture.csi import csi_pipeline
 from skrd4ad.pipeline.capture.uri import is_live, open_source, parse_uri
@@ -38,6 +40,13 @@ def next_shot(source: Source) -> Shot:
         if shot is not None:
             return shot
     raise AssertionError("no frame came")
+
+
+def drain(source: Source) -> None:
+    """Whatever still comes, for twenty seconds."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        source.grab(0.1)
 
 
 @pytest.mark.parametrize("width", [64, 37])
@@ -81,6 +90,29 @@ def test_a_live_pipeline_that_ends_is_a_lost_camera_and_opens_again() -> None:
     source.configure()
     assert next_shot(source).pixels is not None
     source.close()
+
+
+def test_an_ip_camera_through_gstreamer_shows_the_present_and_its_loss(rtsp: ModuleType) -> None:
+    with rtsp.RtspCamera(20, "jpeg") as camera:
+        text = f"rtspsrc location={camera.url} protocols=tcp latency=0 ! rtpjpegdepay ! jpegdec"
+        source = started(f"gst:{text}")
+        assert source.live
+        ages = []
+        for _ in range(10):
+            shot = next_shot(source)
+            code = barcode.read(shot.pixels)
+            ages.append(time.monotonic() * 1000 - code[0])
+            assert shot.captured_mono_ns / 1e6 - code[0] < 1000
+        assert sorted(ages)[5] < 500, "the newest frame wins"
+        camera.kill()
+        with pytest.raises(CameraError, match="camera gst"):
+            drain(source)
+        source.close()
+        camera.start()
+        source.open()
+        source.configure()
+        assert barcode.read(next_shot(source).pixels) is not None
+        source.close()
 
 
 @pytest.mark.parametrize(

@@ -387,3 +387,23 @@ def test_too_few_subscribers_end_the_wait_in_one_sentence(bench: Bench, parts: M
     with pytest.raises(NetworkError, match="fewer than 2 subscribers"):
         bench.run({"cam": parts.ScriptedSource([])}, wait_subscribers=2, wait_timeout_s=0.2)
     assert bench.outlet.results == []
+
+
+def test_colours_that_changed_places_are_an_alarm_on_the_wire(
+    bench: Bench, parts: ModuleType
+) -> None:
+    def coloured(number: int, swapped: bool) -> object:
+        shot = parts.shot(number)
+        assert shot.pixels is not None
+        shot.pixels[1:] = (60, 100, 180) if swapped else (180, 100, 60)
+        return shot
+
+    shots = [coloured(number, False) for number in range(1, 6)]
+    back = [coloured(number, True) for number in range(6, 9)]
+    again = [coloured(9, False)]
+    lost = CameraError("the plug was pulled")
+    script = [*shots, lost, *back, lost, *again]
+    bench.run({"cam": parts.ScriptedSource(script, live=True)}, mode="every", depth=20)
+    changes = [alarm for alarm in bench.outlet.alarms if alarm[0] == "camera_changed"]
+    assert changes == [("camera_changed", "cam", True), ("camera_changed", "cam", False)]
+    assert bench.numbers() == list(range(1, 10)), "each was judged all the same"
