@@ -22,7 +22,7 @@ import msgspec
 from ..engine.atomic import write_atomically
 from ..engine.backends.base import BACKEND_CHOICES, Engine, open_engine
 from ..engine.images import write_png
-from ..engine.plan import Plan
+from ..engine.plan import Plan, load_plan
 from ..errors import CameraError, ConfigError
 from .admission import Ticket
 from .capture.base import frame_of
@@ -120,7 +120,8 @@ def seen_by(arguments: argparse.Namespace) -> tuple[Plan, Seen]:
         station = msgspec.structs.replace(station, plan=str(arguments.plan))
     if arguments.station is None:
         name = arguments.camera or CAMERA
-        camera = StationCamera(uri="dir:.", name=name)
+        whose = None if arguments.plan is None or arguments.camera else _only_camera(arguments.plan)
+        camera = StationCamera(uri="dir:.", name=name, identity=whose)
     else:
         name, camera = _station_camera(station, arguments.camera)
     if arguments.plan is not None:
@@ -132,6 +133,19 @@ def seen_by(arguments: argparse.Namespace) -> tuple[Plan, Seen]:
     if arguments.corrected and view.correction is not None:
         view = replace(view, correction=view.correction.scale_only())
     return plan, Seen(name, view, Rulebook(line_plan.threshold, line_plan.model))
+
+
+def _only_camera(path: Path) -> str | None:
+    """Files name no camera: they are taken for those of the only one that the plan is for."""
+    manifest = load_plan(path).manifest
+    named = {one.camera for one in manifest.regions}
+    named |= set() if manifest.threshold is None else {manifest.threshold.camera}
+    cameras = sorted(named - {""})
+    if len(cameras) > 1:
+        raise ConfigError(
+            f"{path} is for several cameras", f"--camera, one of {', '.join(cameras)}"
+        )
+    return cameras[0] if cameras else None
 
 
 def _station_camera(station: Station, wanted: str | None) -> tuple[str, StationCamera]:

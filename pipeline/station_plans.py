@@ -20,6 +20,7 @@ from ..engine.plan import Plan, load_plan
 from ..engine.preprocess import check_input_spec
 from ..engine.spec import Threshold
 from ..errors import ConfigError, EngineError
+from ..redaction import redacted
 from . import wire_messages as wire
 from .line_plan import LinePlan
 from .plan_change import LoadPlan
@@ -27,6 +28,8 @@ from .readiness import plan_threshold
 from .station import Station, StationCamera, camera_names, camera_uris
 from .view import View, check_view
 
+_NO_DEVICE = ("dir", "watch", "file", "test")
+"""Where the pictures come from says nothing about the camera that took them."""
 DEFAULT_PLAN = "default"
 """How the plan under `plan:` is called, beside those under `plans:`."""
 
@@ -173,7 +176,8 @@ def regions_file(station: Station, box: str, camera: str) -> Path | None:
 def identities(name: str, camera: StationCamera) -> tuple[str, ...]:
     """By what calibration may know this camera: its name, its device, and what the station says."""
     uri = camera_uris((camera,))[0]
-    return tuple(dict.fromkeys(filter(None, (name, camera.identity, uri.target))))
+    device = None if uri.scheme in _NO_DEVICE else redacted(uri.target)
+    return tuple(dict.fromkeys(filter(None, (name, camera.identity, device))))
 
 
 def plan_name(camera: StationCamera) -> str:

@@ -42,6 +42,20 @@ def test_the_shipped_station_is_valid() -> None:
             "the key 'publish.journal.max_day' is not known",
             "'max_days'",
         ),
+        (
+            "cameras:\n- uri: '0'\n  regions: {image_width: 4, image_height: 4, regions: "
+            "[{name: a, polygon: [[0, 0], [3, 0], [3, 3]], treshold: 1}]}",
+            "the key 'cameras[0].regions.regions[0].treshold' is not known",
+            "did you mean 'threshold'?",
+        ),
+        (
+            "cameras:\n- uri: '0'\n  roi: {x: 1, y: 1, widht: 4, height: 4}",
+            "the key 'cameras[0].roi.widht' is not known",
+            "did you mean 'width'?",
+        ),
+        ("batch_wait: 3", "the key 'batch_wait' is not known", "did you mean 'batch_wait_ms'?"),
+        ("batch_wait_ms: 2000", "batch_wait_ms: expected", ""),
+        ("plans: [a.plan]", "plans: expected `object`", ""),
         ("zzz: 1", "the key 'zzz' is not known", "known here: version, box"),
         ("deadline_ms: soon", "deadline_ms: expected", ""),
         ("deadline_ms: -1", "deadline_ms: expected", ""),

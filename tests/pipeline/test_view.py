@@ -366,6 +366,17 @@ def test_what_does_not_belong_together_is_refused_at_the_start(
     assert found == code
 
 
+def test_a_password_in_a_camera_address_is_not_in_the_refusal(
+    plant: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store_flat_field(plant / "other.npz", _of_camera("left"))
+    file = station(plant, uri="rtsp://me:secret@10.0.0.9/1", flat_field=str(plant / "other.npz"))
+    code, _, errors = verb(capsys, "stream", "--station", file)
+    assert code == 5
+    assert "this is 'top' or 'rtsp://***@10.0.0.9/1'" in errors
+    assert "secret" not in errors
+
+
 def _of_camera(name: str):  # type: ignore[no-untyped-def]
     card = in_the_dark(np.full((HEIGHT, WIDTH, 3), 190, np.uint8))
     return estimate_flat_field([card] * 3, camera=name)
@@ -384,6 +395,13 @@ def test_a_plan_calibrated_on_another_camera_is_refused(
     assert "identity: serial-12" in errors
     assert verb(capsys, "stream", "--station", station(plant, identity="serial-12"))[0] == 0
     assert verb(capsys, "inspect", "--station", station(plant), plant / "raw")[0] == 5
+    # Files alone name no camera: they are taken for those of the plan's only one.
+    assert verb(capsys, "inspect", "--plan", path, plant / "raw")[0] == 0
+    replace_regions(path, Regions(image_width=WIDTH, image_height=HEIGHT, camera="left"))
+    code, _, errors = verb(capsys, "inspect", "--plan", path, plant / "raw")
+    assert code == 2
+    assert "several cameras" in errors
+    assert "--camera, one of left, serial-12" in errors
 
 
 def test_regions_come_from_the_station_the_screen_or_the_plan(
