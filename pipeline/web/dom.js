@@ -53,7 +53,7 @@ export const percent = (share, digits = 1) =>
 
 /** "0.8 s", "34 s", "12 min", "3 h": as exact as anybody reads it. */
 export function span(seconds) {
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 10) return `${seconds.toFixed(Number.isInteger(seconds) ? 0 : 1)} s`;
   if (seconds < 120) return `${Math.round(seconds)} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
   if (seconds < 172800) return `${Math.round(seconds / 3600)} h`;
