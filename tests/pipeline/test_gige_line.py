@@ -1,6 +1,6 @@
 """The whole way on a GigE Vision camera: orders over the control socket to `skrd4ad stream`, which
-triggers Aravis' fake camera; the events come back with the ids of the orders. (What happens when the
-camera is lost is in test_aravis_line.py.)"""
+triggers Aravis' fake camera; the events come back with the ids of the orders. What happens when
+the camera is lost is in test_aravis_line.py."""
 
 from __future__ import annotations
 
