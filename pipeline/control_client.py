@@ -31,7 +31,7 @@ from .control_wire import (
     encode_request,
 )
 from .fan_out import HEARTBEAT_OPTIONS
-from .link import unanswered
+from .link import LinkWatch, unanswered
 from .security import ClientKeys
 from .wire_record import DecodeError
 
@@ -65,6 +65,7 @@ class ControlClient:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._with_keys = keys is not None
+        self._link = LinkWatch(self._socket)
         for option, value in {
             **HEARTBEAT_OPTIONS,
             zmq.LINGER: 0,
@@ -136,6 +137,7 @@ class ControlClient:
         """Send until there is an answer to this request."""
         patience = self.patience_s if patience_s is None else patience_s
         deadline_ns = self._clock.mono_ns() + int(patience * 1e9)
+        self._link.state()
         raw = encode_request(request)
         while (left_s := (deadline_ns - self._clock.mono_ns()) / 1e9) > 0:
             try:
@@ -147,7 +149,7 @@ class ControlClient:
                 if not answer.ok:
                     raise ControlRefused(f"{self.connect}: {answer.error}")
                 return answer
-        raise unanswered(self._socket, self.connect, patience, self._with_keys)
+        raise unanswered(self.connect, self._link.state(), patience, self._with_keys)
 
     def _answer_to(self, request_id: str, wait_s: float) -> Answer | None:
         deadline_ns = self._clock.mono_ns() + int(wait_s * 1e9)
@@ -168,6 +170,7 @@ class ControlClient:
         return f"{self._session}-{self._number}"
 
     def close(self) -> None:
+        self._link.close()
         self._context.destroy(linger=0)
 
     def __enter__(self) -> ControlClient:

@@ -21,7 +21,6 @@ Link = Literal["connecting", "connected", "ready", "refused"]
 Reach = Literal["open", "refused", "silent", "unknown name", "local"]
 """Somebody accepts; the computer says that nobody does; no answer; no such name; not TCP at all."""
 PROBE_S = 1.0
-_NEXT_TRY_MS = 1500
 _AGAIN_NS = 3_000_000_000
 _LINK_OF: dict[int, Link] = {
     zmq.EVENT_CONNECTED: "connected",
@@ -46,7 +45,8 @@ class LinkWatch:
         socket.monitor(address, events)
         self.monitor = socket.context.socket(zmq.PAIR)
         self.monitor.setsockopt(zmq.LINGER, 0)
-        # libzmq waits, and the connection with it, when there is no room for the next event.
+        # Without room for the next event libzmq would wait, and the connection with it. Nobody who
+        # rarely looks pays much: an event is some bytes, and there are a few each second at most.
         self.monitor.setsockopt(zmq.RCVHWM, 0)
         self.monitor.connect(address)
         self._owner = socket
@@ -76,17 +76,8 @@ class LinkWatch:
         self.monitor.close(linger=0)
 
 
-def unanswered(
-    socket: zmq.Socket[bytes], endpoint: str, waited_s: float, with_keys: bool
-) -> NetworkError:
-    """What to tell who asked `endpoint` over `socket` and got no answer; takes a second or two."""
-    watch = LinkWatch(socket)
-    # A connection that stands says nothing; one that does not come about is tried every second.
-    link: Link = watch.state() if watch.monitor.poll(_NEXT_TRY_MS) else "ready"
-    if link == "connected":
-        watch.monitor.poll(_NEXT_TRY_MS)
-        link = watch.state()
-    watch.close()
+def unanswered(endpoint: str, link: Link, waited_s: float, with_keys: bool) -> NetworkError:
+    """What to tell who asked `endpoint` and got no answer. Knocks at the port where that helps."""
     text = f"no answer from {endpoint} within {waited_s:g} s"
     if link == "refused" and with_keys:
         return NetworkError(

@@ -23,7 +23,7 @@ from .clock import SYSTEM_CLOCK, Clock
 from .endpoints import bind_problem
 from .journal import Journal
 from .journal_store import JournalStore
-from .link import unanswered
+from .link import LinkWatch, unanswered
 from .refusals import Refusals
 from .replay_wire import (
     CUT_OFF_BYTES,
@@ -204,7 +204,11 @@ def replay_client(connect: str, keys: ClientKeys | None = None) -> Iterator[Repl
     """A client with a context of its own. Raises ConfigError for what is not an endpoint."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
-        yield ReplayClient(connect, context, keys=keys)
+        client = ReplayClient(connect, context, keys=keys, watch=True)
+        try:
+            yield client
+        finally:
+            client.close()
     finally:
         context.destroy(linger=0)
 
@@ -218,12 +222,16 @@ class ReplayClient:
         context: zmq.Context[zmq.Socket[bytes]],
         clock: Clock = SYSTEM_CLOCK,
         keys: ClientKeys | None = None,
+        *,
+        watch: bool = False,
     ) -> None:
+        """`watch` follows the connection, so that a missing answer can be explained."""
         self.connect = connect
         self._clock = clock
         self._id = 0
         self.socket = context.socket(zmq.DEALER)
         self._with_keys = keys is not None
+        self._link = LinkWatch(self.socket) if watch else None
         for option, value in {
             **HEARTBEAT_OPTIONS,
             zmq.LINGER: 0,
@@ -242,6 +250,12 @@ class ReplayClient:
                 f"{connect!r} cannot be connected to: {error.strerror}",
                 "write it as tcp://HOST:PORT, for example tcp://127.0.0.1:5557",
             ) from None
+
+    def close(self) -> None:
+        """Before the context ends."""
+        if self._link is not None:
+            self._link.close()
+        self.socket.close(linger=0)
 
     def ask(self, request: Request) -> None:
         """Send without waiting; an unreachable box is noticed by the missing answer."""
@@ -271,7 +285,8 @@ class ReplayClient:
                 found = self.answer(0.5)
             if found is not None:
                 return found
-        raise unanswered(self.socket, self.connect, patience_s, self._with_keys)
+        link = "ready" if self._link is None else self._link.state()
+        raise unanswered(self.connect, link, patience_s, self._with_keys)
 
     def snapshot(self, patience_s: float = 5.0) -> tuple[Reply, list[Message]]:
         """How things are, and the newest result of each camera."""

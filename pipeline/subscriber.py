@@ -150,7 +150,7 @@ class Subscriber:
             if socket is not None:
                 socket.close(linger=0)
         if self._replay is not None:
-            self._replay.socket.close(linger=0)
+            self._replay.close()
         self._events = self._maps = self._replay = None
         self._poller = zmq.Poller()
         if self._zmq is not None:

@@ -285,7 +285,7 @@ def test_nobody_there_is_an_error_that_names_the_endpoint() -> None:
     with pytest.raises(
         NetworkError, match=r"no answer from tcp://127\.0\.0\.1:9 .*nothing listens at this port"
     ):
-        ReplayClient("tcp://127.0.0.1:9", context).snapshot(0.2)
+        ReplayClient("tcp://127.0.0.1:9", context, watch=True).snapshot(0.2)
     context.destroy(linger=0)
 
 
