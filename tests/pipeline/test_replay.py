@@ -357,6 +357,9 @@ with Publisher(settings, "edge07") as publisher:
             "file", 0, Part(), None, Verdict.OK, (), True, 0.25, 0.5, (), Latency()))
         publisher.heartbeat_if_due(HealthFields(ready=True, uptime_s=1.0))
         time.sleep(0.001)
+    # On a busy machine the subscriber may be back only now; BYE must not pass it by.
+    publisher.wait_for_subscribers(1, 30.0)
+    publisher.heartbeat_if_due(HealthFields(ready=True, uptime_s=1.0))
     time.sleep(1.0)
 """
 
@@ -388,6 +391,8 @@ def test_a_publisher_killed_and_restarted_under_load_loses_no_event(tmp_path: Pa
         first.communicate()
         # The first events of the new process are published before we are connected again.
         second = start_line(tmp_path, events, replay, 1500)
+        assert second.stdout is not None
+        assert second.stdout.readline(), "the ports of the first process are taken"
         while not stream.check.ended:
             assert time.monotonic() < deadline, stream.status()
             take(stream.receive(0.2))
