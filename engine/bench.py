@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from .backends.base import Engine, open_engine
-from .backends.onnxruntime_cpu import INPUT, MAP, MODEL, SCORE, machine_threads, open_session
+from .backends.onnxruntime_cpu import INPUT, MAP, MODEL, SCORE, open_session
 from .limits import copy_gbytes_per_s, sgemm_gflops
 from .plan import Plan, load_plan
 from .preprocess import to_network_input
 from .spec import InputSpec
+from .threads import machine_threads
 
 PERCENTILES = (50, 90, 99)
 WARM_UP = 5

@@ -23,7 +23,7 @@ from .. import __version__
 from ..errors import ConfigError, EngineError
 from .atomic import write_atomically
 from .backends.base import BACKEND_CHOICES, open_engine
-from .backends.onnxruntime_cpu import MODEL, machine_threads, open_session
+from .backends.onnxruntime_cpu import MODEL, open_session
 from .check_set import MEMBER as CHECK_MEMBER
 from .check_set import CheckPictures, check_set_bytes, choose_pictures, read_check_set
 from .devices import fastest_backend, obstacle, package_version
@@ -41,6 +41,7 @@ from .spec import (
     Proof,
     TensorInfo,
 )
+from .threads import machine_threads
 
 if TYPE_CHECKING:
     from ..trainer.checkpoint import Run

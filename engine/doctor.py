@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from .. import __version__
 from ..errors import EngineError
-from .backends.onnxruntime_cpu import machine_threads
 from .devices import NEEDED_PACKAGES, gpu_names, obstacle, package_version
 from .spec import Backend
+from .threads import machine_threads
 
 PACKAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("base", ("numpy", "opencv-python", "pillow", "pyzmq", "pyyaml", "onnxruntime", "msgspec")),

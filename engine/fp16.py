@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ..errors import EngineError
-from .backends.onnxruntime_cpu import machine_threads
 from .export import INPUT
+from .threads import machine_threads
 
 HALF_MAX = 65504.0
 ACTIVATION_LIMIT = HALF_MAX / 4

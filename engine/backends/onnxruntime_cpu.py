@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import TracebackType
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from ...errors import EngineError
 from ..plan import Plan
 from ..spec import Manifest
+from ..threads import machine_threads
 from .base import check_batch, without_nan
 
 MODEL = "model.onnx"
@@ -62,9 +62,16 @@ def open_onnxruntime(plan: Plan, threads: int | None = None) -> OnnxRuntimeEngin
     return OnnxRuntimeEngine(plan, threads or machine_threads())
 
 
-def open_session(model: bytes | memoryview, threads: int) -> onnxruntime.InferenceSession:
-    """A session on the CPU provider alone. Raises EngineError when the model is refused."""
+def open_session(
+    model: bytes | memoryview, threads: int, spinning: bool = False
+) -> onnxruntime.InferenceSession:
+    """A session on the CPU provider alone. Raises EngineError when the model is refused.
+
+    Its idle threads sleep. ONNX Runtime would let them spin, which takes the cores away from the
+    line's capture and publish threads; `skrd4ad bench --spinning` measures what either costs.
+    """
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # warnings about constant folding are not the user's business
@@ -77,31 +84,6 @@ def open_session(model: bytes | memoryview, threads: int) -> onnxruntime.Inferen
             f"onnxruntime {onnxruntime.__version__} refuses the plan's model: {_first_line(error)}",
             "compile the plan again with the onnxruntime installed here",
         ) from error
-
-
-def machine_threads() -> int:
-    """Cores this process may really use: affinity, one per physical core, and the cgroup quota."""
-    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    if allowed is None:
-        return max(1, os.cpu_count() or 1)
-    cores = {_sibling_group(cpu) for cpu in allowed}
-    return max(1, min(len(cores), _cgroup_cores()))
-
-
-def _sibling_group(cpu: int) -> str:
-    """The hardware threads that share one core; a second thread per core only slows GEMM down."""
-    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-    return path.read_text().strip() if path.is_file() else str(cpu)
-
-
-def _cgroup_cores(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Whole cores of the cgroup-v2 CPU quota, at least one; a container's limit is set there."""
-    if not path.is_file():
-        return os.cpu_count() or 1
-    quota, _, period = path.read_text().strip().partition(" ")
-    if quota == "max" or not period:
-        return os.cpu_count() or 1
-    return max(1, int(quota) // int(period))
 
 
 def _check_tensors(session: onnxruntime.InferenceSession, manifest: Manifest, path: Path) -> None:

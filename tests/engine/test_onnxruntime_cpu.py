@@ -9,7 +9,6 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from skrd4ad.engine.backends import onnxruntime_cpu
 from skrd4ad.engine.backends.base import open_engine
 from skrd4ad.engine.plan import load_plan, write_plan
 from skrd4ad.errors import EngineError, PlanError
@@ -96,14 +95,3 @@ def test_a_plan_without_a_model_is_refused(tiny: ModuleType, tmp_path: Path) -> 
     plan = write_plan(tmp_path / "p", tiny.tiny_manifest(64), {"check.npz": b"x"})
     with pytest.raises(PlanError, match=r"no member 'model\.onnx'"):
         open_engine(plan)
-
-
-def test_threads_follow_the_cgroup_quota(tmp_path: Path) -> None:
-    quota = tmp_path / "cpu.max"
-    quota.write_text("150000 100000\n")
-    assert onnxruntime_cpu._cgroup_cores(quota) == 1
-    quota.write_text("400000 100000\n")
-    assert onnxruntime_cpu._cgroup_cores(quota) == 4
-    quota.write_text("max 100000\n")
-    assert onnxruntime_cpu._cgroup_cores(quota) >= 1
-    assert 1 <= onnxruntime_cpu.machine_threads() <= (onnxruntime_cpu.os.cpu_count() or 1)
