@@ -57,7 +57,7 @@ gpu: $(READY)
 
 engine-proof: $(READY)
 	@$(BIN)/python tests/engine/shim/proof/install.py .proof
-	@SKRD4AD_PROOF=.proof $(BIN)/python -m pytest -q -m engine_proof --timeout=600 tests/engine/shim/proof
+	@SKRD4AD_PROOF=.proof $(BIN)/python -m pytest -q -m engine_proof --timeout=900 tests/engine/shim/proof
 
 install rollback uninstall:
 	@PYTHON=$(PYTHON) deploy/install.sh $@

@@ -9,7 +9,9 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +19,11 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from .backends.base import Engine, open_engine
 from .backends.onnxruntime_cpu import INPUT, MAP, MODEL, SCORE, open_session
-from .limits import copy_gbytes_per_s, sgemm_gflops
+from .bench_spinning import measure_spinning
+from .limits import Limits, measure_limits
 from .plan import Plan, load_plan
 from .preprocess import to_network_input
-from .spec import InputSpec
+from .spec import Backbone, InputSpec
 from .threads import machine_threads
 
 PERCENTILES = (50, 90, 99)
@@ -38,19 +41,71 @@ class Stage:
         return float(np.percentile(self.samples_ms, percent))
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is measured: a plan or an untrained network. The rest is in pipeline/bench.py."""
+    subject = parser.add_mutually_exclusive_group(required=True)
+    subject.add_argument("--plan", type=Path, metavar="F", help="plan file")
+    subject.add_argument(
+        "--untrained",
+        choices=get_args(Backbone),
+        metavar="BACKBONE",
+        help=f"time a network without training one: {', '.join(get_args(Backbone))}",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        nargs=2,
+        default=(256, 256),
+        metavar=("H", "W"),
+        help="input of the untrained network",
+    )
+    parser.add_argument("--batch", type=int, default=1, help="batch of the untrained network")
+    parser.add_argument(
+        "--spinning",
+        action="store_true",
+        help="compare sleeping with spinning idle threads of onnxruntime instead",
+    )
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print: what `skrd4ad bench` does without --stages."""
     if not arguments.seconds > 0 or min(arguments.camera_size) < 1:
         raise ConfigError("--seconds and --camera-size must be positive")
-    plan = load_plan(arguments.plan)
+    plan = _subject(arguments)
     print(f"measuring {plan.manifest.name} for about {arguments.seconds:.0f} s ...", flush=True)
+    if arguments.spinning:
+        return _compare_spinning(plan, arguments.seconds)
     height, width = arguments.camera_size
+    before = measure_limits()
     with open_engine(plan) as engine:
         description = engine.description
         stages = measure_stages(plan, engine, (height, width), arguments.seconds)
-    figures = summary(plan, description, stages)
+    figures = summary(plan, description, stages, before.or_better(measure_limits()))
     _print_table(stages, figures)
     print(json.dumps(figures))
+    return 0
+
+
+def _subject(arguments: argparse.Namespace) -> Plan:
+    if arguments.plan is not None:
+        return load_plan(arguments.plan)
+    if not 1 <= arguments.batch <= 8:
+        raise ConfigError(f"--batch {arguments.batch} is not in 1 ... 8")
+    from .untrained import untrained_plan
+
+    height, width = arguments.image_size
+    print(f"{arguments.untrained} with untrained weights: for timing only", flush=True)
+    return untrained_plan(arguments.untrained, (height, width), arguments.batch)
+
+
+def _compare_spinning(plan: Plan, seconds: float) -> int:
+    if plan.manifest.backend != "onnxruntime":
+        raise ConfigError(
+            f"--spinning is about onnxruntime; the plan is for {plan.manifest.backend}"
+        )
+    found = measure_spinning(plan, seconds)
+    print("\n".join(found.lines()))
+    print(json.dumps({"plan": plan.manifest.name, "threads": machine_threads(), **asdict(found)}))
     return 0
 
 
@@ -87,12 +142,14 @@ def measure_stages(
     return tuple(Stage(name, np.array(values)) for name, values in samples.items())
 
 
-def summary(plan: Plan, description: str, stages: tuple[Stage, ...]) -> dict[str, object]:
-    """Every figure by name; ratios of medians. Measures the machine's limits (about 3 s)."""
+def summary(
+    plan: Plan, description: str, stages: tuple[Stage, ...], limits: Limits
+) -> dict[str, object]:
+    """Every figure by name; ratios of medians."""
     manifest = plan.manifest
     by_name = {stage.name: stage for stage in stages}
     infer_s = by_name["infer"].percentile(50) / 1e3
-    sgemm, copy = sgemm_gflops(), copy_gbytes_per_s()
+    sgemm, copy = limits.sgemm_gflops, limits.copy_gbytes_per_s
     figures: dict[str, object] = {
         "plan": manifest.name,
         "digest": plan.digest,
@@ -114,6 +171,9 @@ def summary(plan: Plan, description: str, stages: tuple[Stage, ...]) -> dict[str
     if "multiply_adds" in manifest.build:
         gflops = 2.0 * int(manifest.build["multiply_adds"]) / infer_s / 1e9
         figures["infer_gflops"] = gflops
+    if manifest.backend != "onnxruntime":
+        return figures  # the limits are this CPU's and say nothing about a GPU
+    if "infer_gflops" in figures:
         figures["infer_to_sgemm"] = gflops / sgemm
     if MODEL in manifest.members:
         # Every weight is read once per inference; the rest of the traffic stays in the caches.

@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import logging
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 import numpy as np
@@ -23,29 +22,28 @@ from .. import __version__
 from ..errors import ConfigError, EngineError
 from .atomic import write_atomically
 from .backends.base import BACKEND_CHOICES, open_engine
-from .backends.onnxruntime_cpu import MODEL, open_session
 from .check_set import MEMBER as CHECK_MEMBER
 from .check_set import CheckPictures, check_set_bytes, choose_pictures, read_check_set
 from .devices import fastest_backend, obstacle, package_version
-from .export import INPUT, OPSET, OUTPUTS, ExportedModel, Exporter, export_model
-from .onnx_graph import multiply_adds, poisoned_copies
+from .export import OPSET, Exporter, export_model
 from .plan import Plan, parse_plan, plan_bytes
+from .plan_content import PlanContent
 from .preprocess import check_input_spec
-from .proof import FP32_TOLERANCE, Examination, Finding, examine, table_text
+from .proof import Examination, Finding, examine, quantisation_text, table_text
 from .score_map import combine, cosine_distance
 from .spec import (
     Backend,
     InputSpec,
     Manifest,
     Parity,
+    Precision,
     Proof,
-    TensorInfo,
 )
-from .threads import machine_threads
 
 if TYPE_CHECKING:
     from ..trainer.checkpoint import Run
     from ..trainer.map_head import Inspector
+    from .int8_difference import JudgedImages
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +66,11 @@ class CompileSettings:
     """Height and width; None: as trained."""
     name: str | None = None
     exporter: Exporter = "legacy"
+    precision: Precision | None = None
+    """None: float32 on a CPU, FP16 on a GPU."""
+    data: Path | None = None
+    """Labelled images on which int8 must change no verdict."""
+    category: str | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +83,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="where the plan runs; auto takes tensorrt when this machine can, and says so",
     )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", *get_args(Precision)),
+        default="auto",
+        help="auto: fp32 on a CPU, fp16 on a GPU; int8 (CPU) is refused when it changes a verdict",
+    )
+    parser.add_argument(
+        "--data", type=Path, default=None, help="int8: labelled images to judge it by as well"
+    )
+    parser.add_argument("--category", default=None, help="category below --data")
     parser.add_argument("--batch", type=int, default=1, help="images per inference, 1 ... 8")
     parser.add_argument(
         "--image-size", type=_size, default=None, help="H,W of the network's input; as trained"
@@ -100,9 +113,14 @@ def run(arguments: argparse.Namespace) -> int:
         image_size=arguments.image_size,
         name=arguments.name,
         exporter=arguments.exporter,
+        precision=None if arguments.precision == "auto" else arguments.precision,
+        data=arguments.data,
+        category=arguments.category,
     )
     plan, examination = compile_plan(settings)
     print(table_text(examination.findings))
+    if plan.manifest.quantisation is not None:
+        print(quantisation_text(plan.manifest.quantisation))
     print(
         f"latency p50 {examination.latency_ms_p50:.1f} ms, p99 {examination.latency_ms_p99:.1f} ms"
         f" (batch {plan.manifest.batch}, this machine)"
@@ -117,6 +135,9 @@ def compile_plan(settings: CompileSettings) -> tuple[Plan, Examination]:
     if not 1 <= settings.batch <= 8:
         raise ConfigError(f"--batch {settings.batch} is not in 1 ... 8")
     backend = _choose_backend(settings.backend)
+    precision = _choose_precision(backend, settings.precision)
+    if settings.data is not None and precision != "int8":
+        raise ConfigError("--data is for judging int8", "add --precision int8, or leave --data out")
     trained = _load(settings.run)
     spec = _input_spec(trained.input, settings.image_size)
     pictures = choose_pictures(_existing(trained), spec)
@@ -124,9 +145,9 @@ def compile_plan(settings: CompileSettings) -> tuple[Plan, Examination]:
     maps, scores = _reference(inspector, pictures.network_input(spec))
 
     inputs = pictures.network_input(spec)
-    content = _content(settings, backend, inspector, inputs)
+    content = _content(settings, backend, precision, trained, spec, inspector, inputs)
     members = content.members | {CHECK_MEMBER: check_set_bytes(pictures, maps, scores)}
-    draft = _manifest(settings, trained, spec, backend, content)
+    draft = _manifest(settings, trained, spec, backend, precision, content)
     extra = (_head_agrees(inspector, pictures, spec, maps), *content.controls)
     examination = _examine_draft(draft, members, settings.out, content, extra)
     if examination.failed:
@@ -139,49 +160,60 @@ def compile_plan(settings: CompileSettings) -> tuple[Plan, Examination]:
     return _write(settings.out, draft, members, examination), examination
 
 
-@dataclass(frozen=True, slots=True)
-class _Content:
-    """What the chosen backend puts into the plan, and the tolerances it is held to."""
-
-    members: dict[str, bytes]
-    tensors: tuple[TensorInfo, ...]
-    build: dict[str, str]
-    map_tolerance: float
-    score_tolerance: float
-    controls: tuple[Finding, ...]
-
-
 def _content(
-    settings: CompileSettings, backend: Backend, inspector: Inspector, inputs: NDArray[np.float32]
-) -> _Content:
+    settings: CompileSettings,
+    backend: Backend,
+    precision: Precision,
+    trained: Run,
+    spec: InputSpec,
+    inspector: Inspector,
+    inputs: NDArray[np.float32],
+) -> PlanContent:
     exported = export_model(inspector, settings.batch, "map", settings.exporter)
     if backend != "onnxruntime":
         from .gpu_plan import build_gpu_content
 
         features = export_model(inspector, settings.batch, "features", settings.exporter)
-        gpu = build_gpu_content(features, exported, inputs, backend)
-        return _Content(
-            gpu.members, gpu.tensors, gpu.build, gpu.map_tolerance, gpu.score_tolerance, ()
+        return build_gpu_content(features, exported, inputs, backend)
+    from .cpu_plan import float_content, int8_content
+
+    if precision == "fp32":
+        return float_content(exported, inputs)
+    return int8_content(exported, inputs, _judged(settings, trained, spec))
+
+
+def _judged(settings: CompileSettings, trained: Run, spec: InputSpec) -> JudgedImages:
+    from .int8_difference import JudgedImages
+
+    labelled: list[tuple[Path, bool]] = []
+    if settings.data is not None:
+        from ..trainer.datasets import find_dataset
+
+        dataset = find_dataset(settings.data, settings.category)
+        labelled = [(sample.path, sample.is_defective) for sample in dataset.test]
+        if not any(defective for _, defective in labelled):
+            raise ConfigError(f"{dataset.root} has no labelled images of defective parts")
+    return JudgedImages(spec, trained.fit_paths(), trained.calibration_paths(), labelled)
+
+
+def _choose_precision(backend: Backend, wanted: Precision | None) -> Precision:
+    """float32 on a CPU and FP16 on a GPU unless int8 was asked for; anything else is refused."""
+    possible: tuple[Precision, ...] = ("fp32", "int8") if backend == "onnxruntime" else ("fp16",)
+    if wanted is None:
+        return possible[0]
+    if wanted not in possible:
+        raise ConfigError(
+            f"the precision of a plan for {backend} cannot be {wanted}",
+            f"it can have {' or '.join(possible)}",
         )
-    return _Content(
-        members={MODEL: exported.bytes()},
-        tensors=_cpu_tensors(settings.batch, inputs.shape[2], inputs.shape[3]),
-        build={
-            "onnxruntime": package_version("onnxruntime") or "unknown",
-            "multiply_adds": str(multiply_adds(exported.model)),
-            "threads": str(machine_threads()),
-        },
-        map_tolerance=FP32_TOLERANCE,
-        score_tolerance=FP32_TOLERANCE,
-        controls=(_nan_weight_scores_infinity(exported, inputs),),
-    )
+    return wanted
 
 
 def _examine_draft(
     draft: Manifest,
     members: dict[str, bytes],
     out: Path,
-    content: _Content,
+    content: PlanContent,
     extra: tuple[Finding, ...],
 ) -> Examination:
     """Seal the draft, open those bytes and examine them through the product path."""
@@ -312,33 +344,13 @@ def _head_agrees(
     )
 
 
-def _nan_weight_scores_infinity(exported: ExportedModel, inputs: NDArray[np.float32]) -> Finding:
-    """A network whose features become NaN on the way must reject, wherever it happens."""
-    batch = np.resize(inputs, (exported.batch, *inputs.shape[1:]))
-    found: Sequence[float] = []
-    for model in poisoned_copies(exported.model):
-        session = open_session(model.SerializeToString(), machine_threads())
-        found = [*found, float(session.run(("score",), {INPUT: batch})[0].min())]
-    return Finding(
-        "NaN weight scores", ", ".join(map(str, found)), "inf", all(s == np.inf for s in found)
-    )
-
-
-def _cpu_tensors(batch: int, height: int, width: int) -> tuple[TensorInfo, ...]:
-    shapes = {INPUT: (batch, 3, height, width), "map": (batch, height, width), "score": (batch,)}
-    return tuple(
-        TensorInfo(
-            name=name,
-            direction="output" if name in OUTPUTS["map"] else "input",
-            dtype="float32",
-            shape=shape,
-        )
-        for name, shape in shapes.items()
-    )
-
-
 def _manifest(
-    settings: CompileSettings, trained: Run, spec: InputSpec, backend: Backend, content: _Content
+    settings: CompileSettings,
+    trained: Run,
+    spec: InputSpec,
+    backend: Backend,
+    precision: Precision,
+    content: PlanContent,
 ) -> Manifest:
     packages = ("torch", "onnx", "numpy", "pillow")
     return Manifest(
@@ -350,7 +362,7 @@ def _manifest(
         input=spec,
         score=trained.score,
         backend=backend,
-        precision="fp32" if backend == "onnxruntime" else "fp16",
+        precision=precision,
         batch=settings.batch,
         tensors=content.tensors,
         build={
@@ -364,6 +376,7 @@ def _manifest(
         run=trained.origin,
         proof=_NO_PROOF,
         members={},
+        quantisation=content.quantisation,
     )
 
 

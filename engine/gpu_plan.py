@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -20,6 +19,7 @@ from .export import INPUT, OUTPUTS, ExportedModel
 from .fp16 import Deviation, check_activations, measure_deviation, to_fp16
 from .kernel_build import build_cubin, nvcc_version, sources_sha256
 from .onnx_graph import multiply_adds
+from .plan_content import PlanContent
 from .spec import Backend, TensorInfo
 
 logger = logging.getLogger(__name__)
@@ -32,23 +32,12 @@ TOLERANCE_FACTOR = 4.0
 TOLERANCE_FLOOR = 5e-4
 
 
-@dataclass(frozen=True, slots=True)
-class GpuContent:
-    """Members, tensors and facts of a GPU plan, and the tolerances it will be held to."""
-
-    members: dict[str, bytes]
-    tensors: tuple[TensorInfo, ...]
-    build: dict[str, str]
-    map_tolerance: float
-    score_tolerance: float
-
-
 def build_gpu_content(
     features: ExportedModel,
     maps: ExportedModel,
     inputs: NDArray[np.float32],
     backend: Backend,
-) -> GpuContent:
+) -> PlanContent:
     """Convert, measure, compile kernels and, for TensorRT, build the engine: minutes.
 
     `features` and `maps` are the two forms of one float32 network; `inputs` (n, 3, H, W).
@@ -82,7 +71,7 @@ def build_gpu_content(
         members["model.trt"] = engine
         build["tensorrt"] = version
     members["kernels.cubin"] = build_cubin(facts.compute_capability)
-    return GpuContent(members, tensors, build, map_tolerance, score_tolerance)
+    return PlanContent(members, tensors, build, map_tolerance, score_tolerance)
 
 
 def tolerances(deviation: Deviation) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from ..errors import PlanError
 from .backends.base import Engine
 from .check_set import CheckSet, resize_fingerprint
 from .plan import Plan, parse_plan
-from .spec import Parity
+from .spec import Parity, Quantisation
 
 Maps = NDArray[np.float32]
 Scores = NDArray[np.float32]
@@ -132,6 +132,19 @@ def table_text(findings: tuple[Finding, ...]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True))
         + f"  {row[3]}"
         for row in rows
+    )
+
+
+def quantisation_text(found: Quantisation) -> str:
+    """What int8 changed, in one line."""
+    judged = found.judged_good + found.judged_defective
+    ranking = ""
+    if found.float32_auroc is not None and found.int8_auroc is not None:
+        ranking = f", image AUROC {found.float32_auroc:.3f} -> {found.int8_auroc:.3f}"
+    return (
+        f"int8 against float32: {found.verdict_flips} of {judged} verdicts changed"
+        f" ({found.judged_defective} defective parts), score within {found.score_max_abs:.2g}, map"
+        f" within {found.map_max_abs:.2g}{ranking}; {found.speed_ratio:.2f} times as fast"
     )
 
 

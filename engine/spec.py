@@ -217,6 +217,31 @@ class Proof(Record, frozen=True, kw_only=True):
     latency_ms_p99: float
 
 
+class Quantisation(Record, frozen=True, kw_only=True):
+    """What int8 changed, measured by `compile` against float32 on the same pictures.
+
+    Each precision has its own threshold, the largest score of every second held-out good part; the
+    other good parts and the labelled images were judged by both (engine/int8_difference.py).
+    """
+
+    range_images: int
+    """Good parts that fixed the ranges of the activations."""
+    threshold_images: int
+    judged_good: int
+    judged_defective: int
+    map_max_abs: float
+    score_max_abs: float
+    verdict_flips: int
+    """Always 0 in a plan that was written."""
+    float32_threshold: float
+    int8_threshold: float
+    float32_auroc: float | None
+    """Image AUROC on labelled images; None when `compile` was given none."""
+    int8_auroc: float | None
+    speed_ratio: float
+    """Time of float32 over time of int8 where the plan was made."""
+
+
 class Member(Record, frozen=True, kw_only=True):
     """One file inside the plan."""
 
@@ -247,3 +272,4 @@ class Manifest(Record, frozen=True, kw_only=True):
     threshold: Threshold | None = None
     regions: tuple[Regions, ...] = ()
     """One set for each camera at most; a station's own regions take their place."""
+    quantisation: Quantisation | None = None

@@ -13,7 +13,7 @@ from ..errors import EngineError
 from .backends.base import BACKEND_CHOICES, BackendChoice, open_engine
 from .check_set import read_check_set
 from .plan import Plan, load_plan
-from .proof import Examination, Finding, examine, table_text
+from .proof import Examination, Finding, examine, quantisation_text, table_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,4 +99,6 @@ def _print_report(plan: Plan, examination: Examination, description: str) -> Non
         f" {examination.latency_ms_p99:.1f} ms (p50 at compile: {at_compile:.1f} ms)"
     )
     print(table_text(examination.findings))
+    if manifest.quantisation is not None:
+        print(f"{quantisation_text(manifest.quantisation)} (as measured by compile)")
     print("verified" if not examination.failed else f"FAILED: {len(examination.failed)} check(s)")

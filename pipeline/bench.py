@@ -6,7 +6,6 @@ The last line on stdout is one JSON object with every figure.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..engine import bench as engine_bench
 from ..errors import ConfigError
@@ -16,7 +15,7 @@ ENGINE_CAMERA, LINE_CAMERA = (900, 900), (480, 640)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--plan", type=Path, required=True, metavar="F", help="plan file")
+    engine_bench.add_arguments(parser)
     parser.add_argument(
         "--camera-size", type=int, nargs=2, metavar=("H", "W"),
         help="pixels of the captured image (default: 900 900; with --stages 480 640)",
@@ -41,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
     if arguments.null_engine and not arguments.stages:
         raise ConfigError("--null-engine measures the line", "add --stages")
+    if arguments.stages and (arguments.plan is None or arguments.spinning):
+        raise ConfigError("--stages measures the line around a plan", "give --plan F alone")
     default = LINE_CAMERA if arguments.stages else ENGINE_CAMERA
     arguments.camera_size = tuple(arguments.camera_size or default)
     return bench_stages.run(arguments) if arguments.stages else engine_bench.run(arguments)

@@ -26,6 +26,8 @@ EXCEPTIONS = {
     ("engine/export.py", "trainer"),
     ("engine/compile.py", "trainer"),
     ("engine/verify.py", "trainer"),
+    # `bench --untrained` makes a network to time it.
+    ("engine/untrained.py", "trainer"),
     # The test camera shows rendered parts; the renderer needs numpy and OpenCV only.
     ("pipeline/capture/pattern.py", "trainer"),
     # evaluate reports at the threshold that the plan or a fresh calibration gives.

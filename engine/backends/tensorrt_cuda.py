@@ -46,9 +46,14 @@ def open_tensorrt(plan: Plan) -> GpuEngine:
     )
 
 
-def refuse_foreign(plan: Plan, facts: DeviceFacts, tensorrt_version: str) -> None:
-    """Raise PlanError, both sides named, unless the plan was built for this device and version."""
-    here = {"gpu": facts.name, "sm": facts.compute_capability, "tensorrt": tensorrt_version}
+def refuse_foreign(plan: Plan, facts: DeviceFacts, tensorrt_version: str | None) -> None:
+    """Raise PlanError, both sides named, unless the plan was built for this device and version.
+
+    None as the version: the backend does not use TensorRT.
+    """
+    here = {"gpu": facts.name, "sm": facts.compute_capability}
+    if tensorrt_version is not None:
+        here["tensorrt"] = tensorrt_version
     built = {name: plan.manifest.build.get(name, "unknown") for name in here}
     differing = [name for name in here if here[name] != built[name]]
     if differing:
@@ -56,7 +61,8 @@ def refuse_foreign(plan: Plan, facts: DeviceFacts, tensorrt_version: str) -> Non
         ours = ", ".join(f"{name} {here[name]}" for name in differing)
         raise PlanError(
             f"{plan.path} was built for {theirs}; this machine has {ours}",
-            f"on this machine: skrd4ad compile --run RUN --out {plan.path} --backend tensorrt",
+            f"on this machine: skrd4ad compile --run RUN --out {plan.path} --backend"
+            f" {plan.manifest.backend}",
         )
 
 

@@ -17,7 +17,7 @@ from ..cuda_driver import probe
 from ..plan import Plan
 from ..spec import Manifest
 from .gpu_frame import INPUT, GpuEngine, feature_shapes
-from .tensorrt_cuda import KERNELS
+from .tensorrt_cuda import KERNELS, refuse_foreign
 
 MODEL = "model.onnx"
 _WARM_UP = 3
@@ -25,15 +25,10 @@ _WARM_UP = 3
 
 
 def open_torch_cuda(plan: Plan) -> GpuEngine:
-    """The torch engine for `plan`. Raises PlanError for kernels of another GPU, EngineError when
+    """The torch engine for `plan`. Raises PlanError for a plan of another GPU, EngineError when
     the device fails, MissingExtra without torch, onnx or pycuda."""
     facts = probe()
-    built = plan.manifest.build.get("sm", "unknown")
-    if built != facts.compute_capability:
-        raise PlanError(
-            f"{plan.path} was built for sm_{built}; {facts.name} is sm_{facts.compute_capability}",
-            f"on this machine: skrd4ad compile --run RUN --out {plan.path} --backend torch-cuda",
-        )
+    refuse_foreign(plan, facts, None)
     gpu = Gpu()
     with ExitStack() as undo:
         undo.callback(gpu.close)

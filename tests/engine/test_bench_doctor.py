@@ -11,7 +11,7 @@ import pytest
 from skrd4ad import cli
 from skrd4ad.engine import devices, doctor
 from skrd4ad.engine.bench import Stage, measure_stages, summary
-from skrd4ad.engine.limits import copy_gbytes_per_s, sgemm_gflops
+from skrd4ad.engine.limits import Limits, copy_gbytes_per_s, sgemm_gflops
 from skrd4ad.engine.onnx_graph import multiply_adds
 from skrd4ad.engine.plan import load_plan
 from skrd4ad.engine.spec import Roi
@@ -52,9 +52,9 @@ def test_the_rate_counts_multiply_adds_twice(tiny_plan: Path) -> None:
     counted = msgspec.structs.replace(plan.manifest, build=build)
     object.__setattr__(plan, "manifest", counted)
     stages = (Stage("infer", np.full(9, 2.0)), Stage("preprocess", np.full(9, 1.0)))
-    figures = summary(plan, "a test", stages)
+    figures = summary(plan, "a test", stages, Limits(50.0, 10.0))
     assert figures["infer_gflops"] == pytest.approx(1.0)  # 2 MFLOP in 2 ms
-    assert figures["infer_to_sgemm"] == pytest.approx(1.0 / figures["sgemm_gflops"])
+    assert figures["infer_to_sgemm"] == pytest.approx(1.0 / 50.0)
     assert "infer_to_bare_session" not in figures
 
 
@@ -79,6 +79,37 @@ def test_multiply_adds_of_a_known_graph() -> None:
     transposed = 8 * 6 * 6 * 4 * 4
     product = 4 * 12 * 5 * 12
     assert multiply_adds(model) == convolution + transposed + product
+
+
+def test_of_two_measurements_of_a_limit_the_better_one_counts() -> None:
+    assert Limits(100.0, 8.0).or_better(Limits(90.0, 9.0)) == Limits(100.0, 9.0)
+
+
+def test_bench_times_an_untrained_network_and_says_what_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("torch", reason="makes an untrained network")
+    arguments = ["bench", "--untrained", "resnet18", "--image-size", "32", "64", "--batch", "2"]
+    assert cli.main([*arguments, "--seconds", "0.1"]) == 0
+    printed = capsys.readouterr().out
+    assert "untrained weights: for timing only" in printed
+    figures = json.loads(printed.splitlines()[-1])
+    assert figures["backbone"] == "resnet18"
+    assert figures["input"] == [2, 3, 32, 64]
+    assert figures["infer_to_sgemm"] > 0
+    assert cli.main([*arguments[:3], "--image-size", "33", "64"]) == 2
+    assert "not a positive multiple of 32" in capsys.readouterr().err
+    assert cli.main(["bench", "--untrained", "resnet18", "--batch", "9"]) == 2
+
+
+def test_bench_compares_sleeping_and_spinning_threads(
+    tiny_plan: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", "--plan", str(tiny_plan), "--spinning", "--seconds", "0.1"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["rounds"] >= 5
+    for name in ("latency_back_to_back", "latency_with_pauses", "cpu_time_with_pauses"):
+        assert 0 < figures[name] < 1000
 
 
 def test_the_limits_are_rates_of_real_work() -> None:

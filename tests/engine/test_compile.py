@@ -20,73 +20,17 @@ from skrd4ad.engine.backends.base import open_engine  # noqa: E402
 from skrd4ad.engine.backends.onnxruntime_cpu import MODEL  # noqa: E402
 from skrd4ad.engine.check_set import read_check_set  # noqa: E402
 from skrd4ad.engine.compile import CompileSettings, compile_plan  # noqa: E402
-from skrd4ad.engine.images import read_rgb, write_png  # noqa: E402
+from skrd4ad.engine.images import read_rgb  # noqa: E402
 from skrd4ad.engine.plan import load_plan, parse_plan, plan_bytes  # noqa: E402
 from skrd4ad.engine.preprocess import to_network_input  # noqa: E402
-from skrd4ad.engine.spec import (  # noqa: E402
-    InputSpec,
-    NetworkSpec,
-    RunOrigin,
-    ScoreContract,
-    TeacherOrigin,
-)
 from skrd4ad.engine.verify import verify_plan  # noqa: E402
 from skrd4ad.errors import DataError, EngineError, PlanError  # noqa: E402
-from skrd4ad.trainer.checkpoint import (  # noqa: E402
-    RunFile,
-    load_run,
-    run_file_bytes,
-    weights_bytes,
-)
+from skrd4ad.trainer.checkpoint import load_run  # noqa: E402
 from skrd4ad.trainer.map_head import Inspector  # noqa: E402
-from skrd4ad.trainer.network import Network  # noqa: E402
-from skrd4ad.trainer.split import SplitRow, write_split  # noqa: E402
-
-SIZE = 64
-
-
-def write_run(folder: Path, n_images: int = 10) -> Path:
-    """A run folder of an untrained network, damped so that it is not chaotic, and its images."""
-    torch.manual_seed(0)
-    torch.set_num_threads(2)
-    network = Network(NetworkSpec()).eval()
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.4, 0.6)
-            torch.nn.init.uniform_(module.bias, 0.0, 0.2)
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(3)
-    rows = []
-    for index in range(n_images):
-        pixels = np.clip(random.normal(120, 30, (SIZE + 16, SIZE, 3)), 0, 255).astype(np.uint8)
-        path = folder / f"good{index}.png"
-        write_png(path, pixels)
-        rows.append(SplitRow(path, hashlib.sha256(path.read_bytes()).hexdigest(), "calibration"))
-    weights, split = weights_bytes(network), write_split(rows).encode()
-    (folder / "weights.safetensors").write_bytes(weights)
-    (folder / "split.csv").write_bytes(split)
-    run_file = RunFile(
-        network=NetworkSpec(),
-        input=InputSpec(height=SIZE, width=SIZE),
-        score=ScoreContract(),
-        teacher=TeacherOrigin(kind="random", detail="for a test", sha256="0" * 64),
-        origin=RunOrigin(
-            name="test",
-            weights_sha256=hashlib.sha256(weights).hexdigest(),
-            split_sha256=hashlib.sha256(split).hexdigest(),
-            seed=0,
-            epochs=0,
-            n_fit=0,
-            n_calibration=n_images,
-        ),
-        config={},
-    )
-    (folder / "run.yaml").write_bytes(run_file_bytes(run_file))
-    return folder
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_folder(tmp_path_factory: pytest.TempPathFactory, write_run: Callable[..., Path]) -> Path:
     return write_run(tmp_path_factory.mktemp("compile") / "run")
 
 
@@ -167,7 +111,9 @@ def test_check_images_hold_good_parts_and_patched_copies(plan_path: Path) -> Non
     assert check.scores.shape == (14,)
 
 
-def test_batch_another_size_and_few_images_in_one_plan(tmp_path: Path) -> None:
+def test_batch_another_size_and_few_images_in_one_plan(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
     """Two images are filled up with patterns, and the sources say so."""
     folder = write_run(tmp_path / "run", n_images=2)
     settings = CompileSettings(
@@ -180,7 +126,9 @@ def test_batch_another_size_and_few_images_in_one_plan(tmp_path: Path) -> None:
     assert sources[:3] == ("good0.png", "good1.png", "pattern 0")
 
 
-def test_images_that_have_moved_are_named_and_nothing_is_written(tmp_path: Path) -> None:
+def test_images_that_have_moved_are_named_and_nothing_is_written(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
     folder = write_run(tmp_path / "run")
     (folder / "good0.png").unlink()
     with pytest.raises(DataError, match=r"good0\.png does not exist"):

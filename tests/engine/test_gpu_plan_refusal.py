@@ -55,6 +55,7 @@ def test_the_device_it_was_built_for_is_accepted(plan):
     [
         (ORIN, "10.16.1", ("tensorrt 10.3.0", "tensorrt 10.16.1")),
         (DeviceFacts("L4", "89", False, "13.0"), "10.3.0", ("gpu Orin, sm 87", "gpu L4, sm 89")),
+        (DeviceFacts("L4", "89", False, "13.0"), None, ("gpu Orin, sm 87", "gpu L4, sm 89")),
     ],
 )
 def test_another_device_or_version_is_refused_with_both_sides_named(

@@ -1,7 +1,8 @@
-"""On an NVIDIA GPU (`make gpu`): kernels against float64, graph replay, times, leaks.
+"""On an NVIDIA GPU (`make gpu`): kernels against float64 and the shim, graph replay, leaks.
 
-Never run so far: no GPU was available when this was written (docs/engine.md, open list). The
-features are uploaded once, so that neither TensorRT nor a trained network is needed.
+Never run on one so far: no GPU was available when this was written (docs/engine.md, open list);
+`make engine-proof` runs this file on the fake driver. The features are uploaded once, so that
+neither TensorRT nor a trained network is needed.
 """
 
 from __future__ import annotations
@@ -13,28 +14,12 @@ import pytest
 from skrd4ad.engine.backends.gpu_frame import STUDENT, TEACHER, FeatureShapes, GpuFrame
 from skrd4ad.engine.cuda_driver import probe
 from skrd4ad.engine.gpu_tables import half_table, pillow_band
-from skrd4ad.engine.kernel_build import build_cubin
 from skrd4ad.engine.preprocess import to_network_input
 from skrd4ad.engine.score_map import combine, cosine_distance, image_score
 from skrd4ad.engine.spec import LEVEL_STRIDES, InputSpec, ScoreContract
 
 pytestmark = pytest.mark.gpu
 CONTRACT = ScoreContract()
-
-
-@pytest.fixture(scope="module")
-def cubin():
-    return build_cubin(probe().compute_capability)
-
-
-@pytest.fixture
-def gpu():
-    from skrd4ad.engine.cuda import Gpu
-
-    device = Gpu()
-    with device.current():
-        yield device
-        device.close()
 
 
 class StoredFeatures:
@@ -95,6 +80,38 @@ def test_kernels_match_float64_and_replays_repeat_in_bits(
     np.testing.assert_array_equal(maps, again)
 
 
+@pytest.mark.parametrize("layout", ["hwc8", "linear"])
+@pytest.mark.parametrize("channels", [(64, 128, 256), (256, 512, 1024)])
+def test_the_device_gives_the_bits_of_the_shim(gpu, cubin, host_kernels, layout, channels):
+    """Explicit fmaf, no other fusion, IEEE square root and division: no room for a difference."""
+    size, images = (64, 96), 2
+    features = random_features(size, channels, images, seed=7)
+    frame = open_frame(gpu, cubin, features, layout, size, images)
+    maps, scores = frame.infer(np.zeros((images, 3, *size), np.float32))
+    kernels = host_kernels.HostKernels(host_kernels.build())
+    teacher, student = ([features[name] for name in names] for names in (TEACHER, STUDENT))
+    shim = host_kernels.run_frame(kernels, teacher, student, CONTRACT, size, layout)
+    different = int(np.count_nonzero(maps.view(np.uint32) != shim.maps.view(np.uint32)))
+    assert np.abs(maps - shim.maps).max() <= 1e-6
+    np.testing.assert_array_equal(scores, maps.reshape(images, -1).max(axis=1))
+    assert different == 0, f"{different} of {maps.size} map values differ in bits, none by 1e-6"
+
+
+def test_a_captured_graph_follows_its_input_and_other_threads_may_work(gpu, cubin):
+    """Replays read the pinned input anew; a capture does not disturb a second engine's stream."""
+    size = (64, 64)
+    features = random_features(size, (64, 128, 256), 1)
+    first = open_frame(gpu, cubin, features, "hwc8", size, 1)
+    batch = np.zeros((1, 3, *size), np.float32)
+    before = first.infer(batch)
+    changed = dict(features)
+    changed["student1"] = np.roll(features["student1"], 3, axis=3)
+    second = open_frame(gpu, cubin, changed, "hwc8", size, 1)
+    for _ in range(50):
+        np.testing.assert_array_equal(first.infer(batch)[0], before[0])
+        assert not np.array_equal(second.infer(batch)[0], before[0])
+
+
 def test_nan_feature_scores_infinity(gpu, cubin):
     features = random_features((64, 64), (64, 128, 256), 2)
     features["student2"][1, 5, 1, 1] = np.nan
@@ -133,7 +150,7 @@ def test_preprocessing_is_exact_to_the_bit(gpu, cubin):
 
 
 @pytest.mark.timeout(900)
-def test_a_hundred_thousand_frames_leak_nothing(gpu, cubin, capsys):
+def test_a_hundred_thousand_frames_leak_nothing(silicon, gpu, cubin, capsys):
     import pycuda.driver as driver
 
     size = (256, 256)

@@ -133,7 +133,11 @@ int cuInit(unsigned f) { (void)f; return OK; }
 int cuDriverGetVersion(int *v) { *v = 13000; return OK; }
 int cuDeviceGetCount(int *n) { *n = 1; return OK; }
 int cuDeviceGet(int *d, int i) { *d = i; return i ? 101 : OK; }
-int cuDeviceGetName(char *n, int size, int d) { (void)d; snprintf(n, size, "fake GPU on the CPU"); return OK; }
+static const char *name;
+void fake_name(const char *other) { name = other ? strdup(other) : NULL; }
+int cuDeviceGetName(char *n, int size, int d) {
+  (void)d; snprintf(n, size, "%s", name ? name : "fake GPU on the CPU"); return OK;
+}
 int cuDeviceGetAttribute(int *v, int a, int d) {
   (void)d; *v = a == 75 ? 8 : a == 76 ? 7 : a == 18 ? integrated : a == 1 ? 1024 : a == 10 ? 32 : 0;
   return OK;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,19 @@ def proof_folder() -> Path:
     """The folder install.py has filled: $SKRD4AD_PROOF, else .proof in the repository."""
     repository = Path(__file__).resolve().parents[4]
     folder = Path(os.environ.get("SKRD4AD_PROOF", repository / ".proof")).resolve()
-    if not (folder / "site" / "pycuda").is_dir():
+    if not (folder / "site" / "pycuda").is_dir() or not (folder / "cuda_home").is_file():
         pytest.fail(
-            f"{folder} has no packages: run python tests/engine/shim/proof/install.py {folder}"
+            f"{folder} is not complete: run python tests/engine/shim/proof/install.py {folder}"
         )
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cuda_home(proof_folder: Path) -> Iterator[None]:
+    """The toolkit that install.py found or fetched is the one the product's code finds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_HOME", (proof_folder / "cuda_home").read_text())
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -29,8 +29,8 @@ BINDINGS = {
 PLATFORMS = ("manylinux_2_17_x86_64", "manylinux_2_28_x86_64", "manylinux_2_31_x86_64")
 NVCC = ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-runtime")
 NVCC += ("nvidia-cuda-cccl",)
-CUDA_MAJOR = 13
-"""sm_110 and sm_121 are known from CUDA 13 on."""
+CUDA = "13.0"
+"""Knows every architecture we name, up to sm_121; another release may spill other registers."""
 PAUSE_S = 10
 
 
@@ -89,7 +89,7 @@ def pip(*arguments: str, environment: dict[str, str] | None = None) -> None:
 
 
 def find_toolkit(folder: Path) -> None:
-    """Write the path of a CUDA toolkit to `cuda_home`: the machine's own, else NVIDIA's packages."""
+    """Write a CUDA toolkit's path to `cuda_home`: the machine's own, else NVIDIA's packages."""
     nvcc = shutil.which("nvcc")
     places = [os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
     places += [str(Path(nvcc).resolve().parents[1])] if nvcc else []
@@ -98,7 +98,7 @@ def find_toolkit(folder: Path) -> None:
         if (home / "bin" / "nvcc").exists() and (home / "include" / "cuda.h").exists():
             (folder / "cuda_home").write_text(str(home))
             return
-    pip("install", *into(folder / "cuda"), *(f"{name}=={CUDA_MAJOR}.*" for name in NVCC))
+    pip("install", *into(folder / "cuda"), *(f"{name}=={CUDA}.*" for name in NVCC))
     home = next((folder / "cuda" / "nvidia").glob("cu*"))
     if not (home / "include" / "cuda.h").exists():
         refuse(f"NVIDIA's packages in {home} have no cuda.h", "install the CUDA toolkit instead")

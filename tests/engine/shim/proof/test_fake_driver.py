@@ -52,7 +52,17 @@ def test_on_the_fake_driver(fake_driver, proof_environment, scenario):
     environment = proof_environment | {"LD_LIBRARY_PATH": str(fake_driver)}
     done = subprocess.run(
         [sys.executable, PROGRAM, scenario],
-        env=environment, capture_output=True, text=True, timeout=100, check=False,
+        env=environment, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout.strip()) == (0, "passed"), done.stderr
     assert "PyCUDA WARNING" not in done.stderr
+
+
+def test_compile_and_verify_of_a_tensorrt_plan(fake_driver, proof_environment, tmp_path):
+    """From a run folder to a plan, through every refusal, with a stand-in for TensorRT alone."""
+    environment = proof_environment | {"LD_LIBRARY_PATH": str(fake_driver)}
+    done = subprocess.run(
+        [sys.executable, HERE / "on_fake_tensorrt.py", tmp_path],
+        env=environment, capture_output=True, text=True, timeout=800, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.strip()) == (0, "passed"), done.stderr
