@@ -53,6 +53,8 @@ soak: $(READY)
 
 gpu: $(READY)
 	@$(BIN)/python -c 'import torch, sys; sys.exit(0 if torch.cuda.is_available() else "error: no NVIDIA GPU")'
+	@$(BIN)/python -c 'import pycuda.driver' 2>/dev/null || $(BIN)/python -m pip install --quiet pycuda \
+	  || { echo 'error: pycuda does not build; it needs g++ and the CUDA toolkit (set CUDA_HOME)'; exit 2; }
 	@$(BIN)/python -m pytest -q -m gpu tests/gpu
 
 engine-proof: $(READY)

@@ -94,6 +94,26 @@ def test_the_dynamo_exporter_wide_input_batch_and_top_mean() -> None:
     check_map_form(inspector, "dynamo", inputs)
 
 
+def compared_at(size: tuple[int, int], batch: int, exporter: str) -> None:
+    inspector = damped(NetworkSpec(), *size, ScoreContract())
+    inputs = np.random.default_rng(2).normal(size=(batch, 3, *size)).astype(np.float32)
+    check_map_form(inspector, exporter, inputs)
+
+
+def test_the_largest_batch_at_the_smallest_size() -> None:
+    compared_at((32, 32), 8, "legacy")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("exporter", ["legacy", "dynamo"])
+@pytest.mark.parametrize("batch", range(1, 9))
+@pytest.mark.parametrize("size", [(32, 64), (160, 32), (96, 224)])
+def test_every_batch_and_any_multiple_of_32(
+    size: tuple[int, int], batch: int, exporter: str
+) -> None:
+    compared_at(size, batch, exporter)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("exporter", ["legacy", "dynamo"])
 @pytest.mark.parametrize("spec", VARIANTS)

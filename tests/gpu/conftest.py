@@ -6,6 +6,7 @@ in the place of libcuda.so.1, those that need no silicon run without a GPU (make
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import sys
@@ -20,6 +21,9 @@ from skrd4ad.engine.kernel_build import build_cubin
 from skrd4ad.errors import EngineError
 
 SHIM_KERNELS = os.environ.get("SKRD4AD_SHIM_KERNELS")
+if SHIM_KERNELS:
+    # Global, because a pycuda linked against an empty stand-in does not ask for the library itself.
+    ctypes.CDLL("libcuda.so.1", mode=ctypes.RTLD_GLOBAL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -66,3 +66,20 @@ def test_compile_and_verify_of_a_tensorrt_plan(fake_driver, proof_environment, t
         env=environment, capture_output=True, text=True, timeout=800, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout.strip()) == (0, "passed"), done.stderr
+
+
+def test_the_gpu_tests_run_on_the_fake_driver(fake_driver, proof_environment, shim):
+    """tests/gpu as a GPU machine would run them, but the large sizes and what needs silicon."""
+    environment = proof_environment | {
+        "LD_LIBRARY_PATH": str(fake_driver),
+        "SKRD4AD_SHIM_KERNELS": str(shim.build()),
+    }
+    tests = HERE.parents[2] / "gpu" / "test_gpu_frame.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider",
+         "--timeout=600", "-k", "not hundred_thousand and not size1", tests],
+        env=environment, capture_output=True, text=True, timeout=800, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\b1[0-9] passed", done.stdout), done.stdout
+    assert "skipped" not in done.stdout
