@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason="compile needs the train extra")
 
 from skrd4ad import cli  # noqa: E402
 from skrd4ad.engine import compile as compiling  # noqa: E402
+from skrd4ad.engine import cpu_plan  # noqa: E402
 from skrd4ad.engine.backends.base import open_engine  # noqa: E402
 from skrd4ad.engine.backends.onnxruntime_cpu import MODEL  # noqa: E402
 from skrd4ad.engine.check_set import read_check_set  # noqa: E402
@@ -141,7 +142,7 @@ def test_a_failed_check_writes_no_plan_and_leaves_the_older_one(
 ) -> None:
     """A tolerance that no float32 network meets stands in for a wrong graph."""
     (tmp_path / "p.plan").write_bytes(b"the plan in production")
-    monkeypatch.setattr(compiling, "FP32_TOLERANCE", 1e-12)
+    monkeypatch.setattr(cpu_plan, "FP32_TOLERANCE", 1e-12)
     with pytest.raises(EngineError, match="was not written") as caught:
         compile_plan(CompileSettings(run_folder, tmp_path / "p.plan", "onnxruntime"))
     assert caught.value.exit_code == 4
