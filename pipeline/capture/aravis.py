@@ -79,6 +79,8 @@ class AravisSource:
         self._last_id: int | None = None
         self._counted = 0
         self._heard_ns = 0
+        self._warned = False
+        self._said_lost_ns: int | None = None
 
     def open(self) -> None:
         self._aravis = load("Aravis", "a GigE Vision or USB3 Vision camera")
@@ -168,7 +170,8 @@ class AravisSource:
             camera.gv_set_packet_size_adjustment(self._aravis.GvPacketSizeAdjustment.NEVER)
             camera.gv_set_packet_size(size)
         limit = receive_limit_bytes()
-        if limit is not None and limit < _SOCKET_BUFFER_BYTES:
+        if limit is not None and limit < _SOCKET_BUFFER_BYTES and not self._warned:
+            self._warned = True
             log.warning(
                 "the kernel grants sockets %d bytes; cameras lose fewer packets after: "
                 "sysctl -w net.core.rmem_max=%d",
@@ -239,6 +242,8 @@ class AravisSource:
         missing = 0 if self._last_id is None else frame_gap(self._last_id, frame_id) - 1
         self._last_id = frame_id
         self.lost_frames += missing
+        if missing:
+            self._say_lost(mono_ns)
         if self._settings.trigger == "off":
             return Part()
         for _ in range(missing):
@@ -248,6 +253,17 @@ class AravisSource:
             self._ready.append(without_picture(wall_ns, mono_ns, part, "no_frame", text))
         self._counted += 1
         return Part(None, self._counted, "camera", "exact")
+
+    def _say_lost(self, now_ns: int) -> None:
+        """At most every ten seconds."""
+        if self._said_lost_ns is None or now_ns - self._said_lost_ns > 10_000_000_000:
+            self._said_lost_ns = now_ns
+            log.warning(
+                "camera aravis:%s: %d frames were lost on the way since the start (packet size, "
+                "socket buffers, network)",
+                self._target,
+                self.lost_frames,
+            )
 
 
 def without_picture(wall_ns: int, mono_ns: int, part: Part, failure: str, detail: str) -> Shot:

@@ -74,6 +74,11 @@ class _Session:
     """When the driver call that is under way began."""
     heard_ns: int = 0
     """When it last sent something, or was opened."""
+    alarming: bool = False
+    """Whether the source has alarms of its own; asked once, because asking takes microseconds."""
+
+    def __post_init__(self) -> None:
+        self.alarming = isinstance(self.source, Alarming)
 
 
 class Camera:
@@ -167,8 +172,11 @@ class Camera:
     @property
     def alarms(self) -> dict[str, str]:
         """What is wrong with its pictures: name of the alarm to text."""
-        source = self._session.source
-        return {**self._checks.alarms, **(source.alarms if isinstance(source, Alarming) else {})}
+        session, own = self._session, self._checks.alarms
+        if not session.alarming:
+            return dict(own)
+        assert isinstance(session.source, Alarming)
+        return {**own, **session.source.alarms}
 
     @property
     def finished(self) -> bool:

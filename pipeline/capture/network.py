@@ -54,7 +54,7 @@ class NetworkSource:
         self._capture: Any = None
         self._period_ns = round(1e9 / _USUAL_RATE_HZ)
         self._flush_until_ns = 0
-        self._lag = StreamLag()
+        self._lag = StreamLag(self._period_ns)
         self._has_stamps = url.startswith(("rtsp:", "rtsps:"))
         self._good_ns = 0
         self.flushed = 0
@@ -82,7 +82,7 @@ class NetworkSource:
         self._period_ns = round(1e9 / (rate if 1 <= rate <= 1000 else _USUAL_RATE_HZ))
         self._good_ns = self._clock.mono_ns()
         self._flush_until_ns = self._good_ns + _FLUSH_LIMIT_NS
-        self._lag = StreamLag()
+        self._lag = StreamLag(self._period_ns)
         self.alarms = {}
 
     def grab(self, timeout_s: float) -> Shot | None:
@@ -137,6 +137,6 @@ class NetworkSource:
     def _is_late(self, lag_ns: int | None) -> bool:
         if lag_ns is None:
             return False
-        # Much sooner than any frame before: those were old, and this one may still be.
-        catching_up = lag_ns < -self._period_ns // 4
-        return catching_up or lag_ns > max(_LATE_PERIODS * self._period_ns, _LEAST_LATE_NS)
+        return not self._lag.settled or lag_ns > max(
+            _LATE_PERIODS * self._period_ns, _LEAST_LATE_NS
+        )

@@ -18,6 +18,7 @@ from skrd4ad.pipeline.admission import Admission
 from skrd4ad.pipeline.capture.backoff import Backoff
 from skrd4ad.pipeline.capture.base import Shot, Triggered
 from skrd4ad.pipeline.capture.camera import Camera
+from skrd4ad.pipeline.capture.genicam import FoundCamera, choose
 from skrd4ad.pipeline.capture.uri import open_source, parse_uri
 from skrd4ad.pipeline.clock import SYSTEM_CLOCK
 
@@ -143,10 +144,26 @@ def test_who_is_there_is_said(fake: object) -> None:
     with pytest.raises(CameraError, match="aravis:GV99 is not found") as caught:
         open_source(parse_uri("aravis:GV99")).open()
     assert "Aravis-Fake-GV01" in caught.value.hint
-    for name in ("", "GV01", "Aravis-Fake-GV01"):
-        only = open_source(parse_uri(f"aravis:{name}"))
-        only.open()
-        only.close()
+    only = open_source(parse_uri("aravis:GV01"))
+    only.open()
+    only.close()
+
+
+def test_a_name_chooses_one_camera_or_says_which_there_are() -> None:
+    left, right = (
+        FoundCamera(f"Maker-{n}", n, f"10.0.0.{n}", "Maker Cam", "GigEVision") for n in "12"
+    )
+    both = [left, right]
+    assert choose("Maker-1", both) is choose("1", both) is choose("10.0.0.1", both) is left
+    assert choose("", [right]) is right
+    for wanted, there, says in (
+        ("", both, "2 cameras fit"),
+        ("", [], "no GigE Vision or USB3 Vision camera is found"),
+        ("3", both, "aravis:3 is not found"),
+    ):
+        with pytest.raises(CameraError, match=says) as caught:
+            choose(wanted, there)
+        assert ("10.0.0.2" in caught.value.hint) == bool(there)
 
 
 class Running:
@@ -248,7 +265,7 @@ def test_a_camera_that_goes_away_and_comes_back(fake: object, how: str) -> None:
 
 def test_an_idle_triggered_camera_is_not_reopened(fake: object) -> None:
     line = Running(f"{fake.uri}?{SMALL}&trigger=software")
-    time.sleep(2.5)  # longer than it takes until the camera is asked whether it is still there
+    time.sleep(1.5)  # longer than it takes until the camera is asked whether it is still there
     assert line.states == ["running"]
     number = line.trigger_for(0.1)
     line.check(number)
