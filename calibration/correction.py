@@ -85,6 +85,16 @@ class Correction:
     def knows_scale(self) -> bool:
         return self._to_mm is not None
 
+    def check_size(self, image_size: tuple[int, int]) -> None:
+        """Raise ConfigError unless pictures of this (height, width) are what was calibrated."""
+        size = self.image_size
+        if size is not None and image_size != size:
+            raise ConfigError(
+                f"{next(iter(self.sizes))} is for {size[1]} x {size[0]} pixels, but the camera "
+                f"gives {image_size[1]} x {image_size[0]}",
+                "calibrate again at this resolution",
+            )
+
     def scale_only(self) -> Correction:
         """For pictures that were corrected before: nothing is done to them any more.
 
@@ -100,13 +110,7 @@ class Correction:
         Raises ConfigError for a picture of another size than it was calibrated on, and
         CalibrationError when the part is not found: no other place may be judged in its stead.
         """
-        size = self.image_size
-        if size is not None and pixels.shape[:2] != size:
-            raise ConfigError(
-                f"{next(iter(self.sizes))} is for {size[1]} x {size[0]} pixels, but the camera "
-                f"gives {pixels.shape[1]} x {pixels.shape[0]}",
-                "calibrate again at this resolution",
-            )
+        self.check_size((pixels.shape[0], pixels.shape[1]))
         to_mm = self._to_mm
         if self._gains is not None:
             pixels = apply_flat_field(pixels, self._gains)

@@ -107,12 +107,13 @@ class InferStage:
 
     def _check_size(self, judged: Judged, now: Judging) -> None:
         """The first picture shows whether regions and calibration are of this camera's size."""
-        camera = judged.ticket.frame.camera
-        if camera in self._fitting or judged.pixels is None:
+        camera, pixels = judged.ticket.frame.camera, judged.pixels
+        if camera in self._fitting or pixels is None:
             return
         if "wrong_image" in judged.decision.reasons and now.views[camera].image_size is not None:
             raise ConfigError(f"camera {camera}: {judged.decision.detail}")
         self._fitting.add(camera)
+        self._slot_of[camera].sizes[camera] = pixels.shape[0], pixels.shape[1]
 
     def _given_up(self, ticket: Ticket) -> bool:
         """Whether a part cannot matter any more; found out before it costs an inference."""

@@ -16,6 +16,7 @@ import msgspec
 
 from ..engine.backends.base import Engine
 from ..engine.spec import Threshold
+from ..errors import ConfigError
 from . import wire_messages as wire
 from .judge import warm_up
 from .rulebook import Rulebook
@@ -58,6 +59,8 @@ class PlanSlot:
         """What a rollback goes back to."""
         self.now: Judging | None = None
         """None until the engine is open and warm."""
+        self.sizes: dict[str, tuple[int, int]] = {}
+        """(height, width) of the pictures that its cameras gave so far."""
         self.seat = Seat(plan.name, batch=1)
         """How many of its parts are judged at once, and with how many waiting is useless."""
         self._fill = waiting_per_camera * len(self.cameras)
@@ -82,6 +85,16 @@ class PlanSlot:
             batch = engine.manifest.batch
             self.seat = Seat(self.name, batch, min(batch, self._fill))
         return None if old is None else old.engine
+
+    def check_fit(self, plan: LinePlan) -> None:
+        """Whether `plan` could judge the pictures that the cameras give. Raises ConfigError."""
+        for camera, size in self.sizes.items():
+            view = None if plan.views is None else plan.views.get(camera)
+            if view is not None:
+                try:
+                    view.check_size(size)
+                except ConfigError as error:
+                    raise ConfigError(f"camera {camera}: {error.sentence}", error.hint) from error
 
     def change(self, camera: str, region: str, value: float) -> Rulebook:
         """Judge by another threshold from the next batch on; from any thread."""

@@ -81,6 +81,7 @@ class PlanChanges:
             raise ControlRefused("another plan is being loaded", "ask again when it has ended")
         try:
             plan = load()
+            slot.check_fit(plan)
             engine = warmed_engine(plan)
             self._swapped(_Swap(slot, plan, engine, remember=slot.plan))
         except Exception as error:

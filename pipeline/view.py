@@ -32,6 +32,13 @@ class View:
             return self.regions.image_height, self.regions.image_width
         return None if self.correction is None else self.correction.image_size
 
+    def check_size(self, image_size: tuple[int, int]) -> None:
+        """Raise ConfigError unless pictures of this (height, width) can be judged."""
+        if self.correction is not None:
+            self.correction.check_size(image_size)
+        self.transform(image_size)
+        self.masks(image_size)
+
     @property
     def region_names(self) -> tuple[str, ...]:
         """Names of the drawn regions."""

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -18,8 +18,10 @@ from types import ModuleType
 import msgspec
 import numpy as np
 import pytest
+from skrd4ad.calibration.correction import Correction
+from skrd4ad.calibration.flatfield import estimate_flat_field
 from skrd4ad.engine.plan import load_plan
-from skrd4ad.engine.spec import Manifest
+from skrd4ad.engine.spec import InputSpec, Manifest, Regions, Roi
 from skrd4ad.errors import ConfigError, EngineError
 from skrd4ad.pipeline.capture.camera import CameraSettings
 from skrd4ad.pipeline.control_client import ControlClient
@@ -31,10 +33,12 @@ from skrd4ad.pipeline.outlet import Alarm
 from skrd4ad.pipeline.plan_change import PlanChanges
 from skrd4ad.pipeline.records import Result, Verdict
 from skrd4ad.pipeline.subscriber import Subscriber
+from skrd4ad.pipeline.view import View
 from skrd4ad.pipeline.wire import ResultMessage
 from skrd4ad.pipeline.wire_messages import ModelFields
 
 PATIENCE_S = 60.0
+FLAT = Correction(flat_field=estimate_flat_field([np.full((48, 64, 3), 180, np.uint8)]))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +138,7 @@ class Shelf:
             LineSettings(**settings),
             stop,
             on_control=begin,
-            load_plan=self.plan,
+            load_plan=lambda slot, path: self.plan(slot, path),
         )
         threads[0].join(PATIENCE_S)
         assert not failures, failures
@@ -209,6 +213,32 @@ def test_a_plan_that_fails_leaves_the_old_one_running(
     assert {result.model.name for result in outlet.results} == {"0"}
     assert outlet.alarms == [("reload_failed", "", True), ("reload_failed", "", False)]
     assert (summary.balance.balanced, shelf.open) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    ("view", "said"),
+    [
+        ({"regions": Regions(image_width=640, image_height=480)}, "640 x 480 pixels, but the"),
+        ({"spec": InputSpec(roi=Roi(x=20, y=0, width=30, height=30))}, "not inside the 32 x 32"),
+        ({"correction": FLAT}, "the flat field is for 64 x 48 pixels, but the camera gives 32 x"),
+    ],
+)
+def test_a_plan_that_cannot_see_the_cameras_pictures_is_refused(
+    shelf: Shelf, view: dict[str, object], said: str
+) -> None:
+    plain = shelf.plan
+
+    def load(slot: str, path: str) -> LinePlan:
+        seen = View(**{"spec": shelf.manifest.input, **view})
+        return replace(plain(slot, path), views={"cam0": seen})
+
+    def orders(control: LineControl, results: list[Result]) -> None:
+        shelf.plan = load  # type: ignore[method-assign]
+        with pytest.raises(ControlRefused, match=f"camera cam0: .*{said}"):
+            control.reload_plan("", "1")
+
+    _, outlet = shelf.run([0, 255], orders)
+    assert {result.model.name for result in outlet.results} == {"0"}
 
 
 def test_a_change_is_made_while_no_part_comes(shelf: Shelf) -> None:
