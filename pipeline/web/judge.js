@@ -17,8 +17,9 @@ export function heldReject(box, held, now) {
   return held !== null && now - held.at < HOLD_MS ? held : null;
 }
 
-/** {kind, word, why, part, live}: kind is a verdict only where `live`, else "none" or "idle". */
-export function standing(box, link, now, held = null) {
+/** {kind, word, why, part, live}: kind is a verdict only where `live`, else "none" or "idle".
+ *  `camera` "" means all of the box. */
+export function standing(box, link, now, held = null, camera = "") {
   if (!link.live) return nothing("NOT CONNECTED", lostLink(link));
   if (box === undefined) return nothing("WAITING", "for the page's server");
   const { status } = box;
@@ -30,25 +31,29 @@ export function standing(box, link, now, held = null) {
     return nothing("NO SIGNAL", `the line has been silent for ${span(status.silent_s)}: stop feeding parts`);
   }
   if (!status.valid) return nothing("NOT READY", `the line says ${status.state || "nothing"}: stop feeding parts`);
-  const newest = newestPart(box);
+  const newest = newestPart(box, camera);
   if (newest === null) return nothing("WAITING", "for the first part");
-  const quiet = box.quiet_s === null ? 0 : box.quiet_s + (now - box.at) / 1000;
-  if (quiet > Math.max(IDLE_S, 3 * (box.pace_s ?? 0))) {
+  // A camera that stopped beside one that runs is as old as its own last part.
+  const behind = (newestPart(box).t_pub - newest.t_pub) / 1e9;
+  const quiet = (box.quiet_s ?? 0) + (now - box.at) / 1000 + behind;
+  if (quiet > Math.max(IDLE_S, 3 * (box.pace_s ?? 0) * (camera ? box.cameras.length : 1))) {
     const why = `the last part was ${WORDS[newest.verdict]}, ${span(quiet)} ago; the line is ready`;
     return { kind: "idle", word: "NO PARTS", why, part: newest, live: false };
   }
   if (!status.fresh) {
     return nothing("LATE", `results arrive late; the newest says ${WORDS[newest.verdict]}`);
   }
-  if (held !== null && now - held.at < HOLD_MS && held.part.number !== newest.number) {
+  const holds = held !== null && now - held.at < HOLD_MS && held.part.number !== newest.number;
+  if (holds && (!camera || held.part.cam === camera)) {
     return { ...verdict(held.part, grounds(held.part), true), ago: Math.max(0, now - held.at) / 1000 };
   }
   return verdict(newest, grounds(newest), false);
 }
 
-/** The newest part of all cameras. */
-export function newestPart(box) {
-  const parts = box.cameras.map((camera) => camera.last).filter((part) => part !== null);
+/** The newest part of all cameras, or of one. */
+export function newestPart(box, camera = "") {
+  const chosen = camera ? box.cameras.filter((one) => one.name === camera) : box.cameras;
+  const parts = chosen.map((one) => one.last).filter((part) => part !== null);
   return parts.reduce((best, part) => (best === null || part.number > best.number ? part : best), null);
 }
 

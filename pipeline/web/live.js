@@ -108,7 +108,7 @@ export class LiveView {
   showCameras(box) {
     const names = box.cameras.map((camera) => camera.name);
     const shown = names.join();
-    if (shown === this.camerasShown) return;
+    if (shown === this.camerasShown) return this.showCameraSigns(box);
     this.camerasShown = shown;
     if (!names.includes(this.camera)) this.camera = "";
     byId("cameras").hidden = names.length < 2;
@@ -116,17 +116,29 @@ export class LiveView {
       make("button", {
         type: "button",
         text: name || "all",
+        dataset: { camera: name },
         "aria-pressed": String(name === this.camera),
         on: { click: () => this.pick(name) },
       }),
     );
     byId("cameras").replaceChildren(...choices);
+    this.showCameraSigns(box);
+  }
+
+  /** The newest verdict of each camera, also of those that are not looked at. */
+  showCameraSigns(box) {
+    for (const button of byId("cameras").children) {
+      const last = box.cameras.find((camera) => camera.name === button.dataset.camera)?.last;
+      if (!last || button.dataset.verdict === last.verdict) continue;
+      button.dataset.verdict = last.verdict;
+      button.replaceChildren(shape(last.verdict), ` ${button.dataset.camera}`);
+    }
   }
 
   pick(name) {
     this.camera = name;
     for (const button of byId("cameras").children) {
-      button.setAttribute("aria-pressed", String(button.textContent === (name || "all")));
+      button.setAttribute("aria-pressed", String(button.dataset.camera === name));
     }
     this.nextCharts = this.nextTrends = 0;
     this.scene.show(null);

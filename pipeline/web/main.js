@@ -13,6 +13,7 @@ import { ThresholdView } from "./threshold.js";
 
 const TICK_MS = 250;
 const THEMES = ["auto", "light", "dark"];
+const SIGNS = { auto: "◐", light: "☀", dark: "☾" };
 
 class Page {
   constructor(about) {
@@ -49,19 +50,24 @@ class Page {
     const now = performance.now();
     this.held = boxes.map((box, index) => heldReject(box, this.held[index] ?? null, now));
     this.tick();
-    const says = this.says(this.chosen);
+    const says = this.saysHere();
     if (this.view === "live") this.views.live.show(this.box, this.chosen, says);
     else this.views[this.view].onBox?.(this.box, this.chosen);
   }
 
-  says(index) {
-    return standing(this.stream.boxes[index], this.link, performance.now(), this.held[index] ?? null);
+  says(index, camera = "") {
+    return standing(this.stream.boxes[index], this.link, performance.now(), this.held[index] ?? null, camera);
+  }
+
+  /** Of the chosen box, and of the camera that the live view shows. */
+  saysHere() {
+    return this.says(this.chosen, this.views.live.camera);
   }
 
   /** Four times a second, whether anything comes or not: time itself makes a verdict old. */
   tick() {
     const { link } = this;
-    const says = this.says(this.chosen);
+    const says = this.saysHere();
     setText(byId("clock"), clock(new Date()));
     this.views.live.showStanding(says);
     this.strip.show(this.stream.boxes, (index) => this.says(index));
@@ -117,7 +123,7 @@ class Page {
     const view = this.views[this.view];
     if (this.view === "live") {
       view.nextCharts = view.nextTrends = 0;
-      view.show(this.box, this.chosen, this.says(this.chosen));
+      view.show(this.box, this.chosen, this.saysHere());
     } else view.redraw?.();
   }
 }
@@ -126,7 +132,8 @@ function themeButton(onChange) {
   let theme = memory.get("theme", "auto");
   const apply = () => {
     document.documentElement.dataset.theme = theme;
-    setText(byId("theme"), `Theme: ${theme}`);
+    setText(byId("theme"), SIGNS[theme]);
+    byId("theme").setAttribute("aria-label", `Theme: ${theme}`);
     onChange();
   };
   byId("theme").addEventListener("click", () => {

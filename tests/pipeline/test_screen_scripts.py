@@ -54,6 +54,7 @@ def part(number: int, verdict: str = "ok", **more: Any) -> dict[str, Any]:
         "thr": 0.5,
         "cam": "cam0",
         "reason": [],
+        "t_pub": number * 10**9,
         **more,
     }
 
@@ -144,6 +145,26 @@ def test_a_reject_of_a_fast_line_is_held_and_let_go(script: Any, says: Says) -> 
     # Where parts come by hand, the part at hand is the one that counts.
     slow = {**fast, "pace_s": 1.0}
     assert script("judge.js", hold, {"box": slow, "held": None, "now": 1000}) is None
+
+
+def test_a_chosen_camera_is_judged_by_its_own_parts(script: Any) -> None:
+    cameras = [
+        {"name": "top", "last": part(9, cam="top", t_pub=100 * 10**9)},
+        {"name": "side", "last": part(8, "ng", cam="side", t_pub=99 * 10**9)},
+        {"name": "late", "last": part(2, cam="late", t_pub=60 * 10**9)},
+        {"name": "new", "last": None},
+    ]
+    box = {**snapshot(), "cameras": cameras}
+    words = {
+        name: script(
+            "judge.js",
+            "m.standing(a.box, a.link, 1000, null, a.camera).word",
+            {"box": box, "link": LIVE, "camera": name},
+        )
+        for name in ("", "top", "side", "late", "new")
+    }
+    # The camera that stopped beside one that runs is not OK any more.
+    assert words == {"": "OK", "top": "OK", "side": "NG", "late": "NO PARTS", "new": "WAITING"}
 
 
 FILE = {

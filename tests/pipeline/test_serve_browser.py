@@ -39,6 +39,11 @@ SHOTS = os.environ.get("SKRD4AD_SCREENSHOTS")
 VIEWS = ("live", "parts", "threshold", "regions")
 VERDICT = re.compile("^(OK|NG)$")
 expect = playwright.expect
+NAMELESS = """() => [...document.querySelectorAll('button, a, input, select, [role=button]')]
+  .filter((one) => one.checkVisibility())
+  .filter((one) => !(one.textContent.trim() || one.ariaLabel || one.labels?.length))
+  .map((one) => one.outerHTML.slice(0, 200))"""
+"""What somebody can use but a screen reader cannot name."""
 
 
 class Scene:
@@ -292,6 +297,7 @@ def see_every_size(scene: Scene) -> None:
             scene.go(view)
             tab.wait_for_timeout(100)
             assert tab.evaluate("document.documentElement.scrollWidth") <= width, (view, width)
+            assert tab.evaluate(NAMELESS) == []
             scene.shot(f"{view}_{width}")
     tab.set_viewport_size({"width": 1280, "height": 900})
 
@@ -324,3 +330,10 @@ def see_it_stop(scene: Scene) -> None:
     expect(word).to_have_text("STOPPED")
     scene.start_line()
     expect(word).to_have_text(VERDICT)
+    # A program that broke may show nothing as if it worked.
+    before = len(scene.complaints)
+    tab.evaluate("() => { setTimeout(() => { throw new Error('as a test') }, 0) }")
+    expect(word).to_have_text("NOT CONNECTED")
+    expect(tab.locator("#why")).to_contain_text("this page failed (Uncaught Error: as a test)")
+    assert [text for text in scene.complaints[before:] if "as a test" not in text] == []
+    del scene.complaints[before:]
