@@ -169,6 +169,8 @@ def _content(
     inspector: Inspector,
     inputs: NDArray[np.float32],
 ) -> PlanContent:
+    # First, because the export takes a while and this may refuse.
+    judged = _judged(settings, trained, spec) if precision == "int8" else None
     exported = export_model(inspector, settings.batch, "map", settings.exporter)
     if backend != "onnxruntime":
         from .gpu_plan import build_gpu_content
@@ -177,9 +179,9 @@ def _content(
         return build_gpu_content(features, exported, inputs, backend)
     from .cpu_plan import float_content, int8_content
 
-    if precision == "fp32":
+    if judged is None:
         return float_content(exported, inputs)
-    return int8_content(exported, inputs, _judged(settings, trained, spec))
+    return int8_content(exported, inputs, judged)
 
 
 def _judged(settings: CompileSettings, trained: Run, spec: InputSpec) -> JudgedImages:
@@ -193,7 +195,9 @@ def _judged(settings: CompileSettings, trained: Run, spec: InputSpec) -> JudgedI
         labelled = [(sample.path, sample.is_defective) for sample in dataset.test]
         if not any(defective for _, defective in labelled):
             raise ConfigError(f"{dataset.root} has no labelled images of defective parts")
-    return JudgedImages(spec, trained.fit_paths(), trained.calibration_paths(), labelled)
+    judged = JudgedImages(spec, trained.fit_paths(), trained.calibration_paths(), labelled)
+    judged.check()
+    return judged
 
 
 def _choose_precision(backend: Backend, wanted: Precision | None) -> Precision:

@@ -45,14 +45,23 @@ class JudgedImages:
     labelled: Sequence[tuple[Path, bool]] = ()
     """Further images and whether they are defective."""
 
-    @property
-    def range_inputs(self) -> NDArray[np.float32]:
-        """float32 (n, 3, H, W) of at most MAX_RANGE_IMAGES fitted parts, evenly spread."""
+    def check(self) -> None:
+        """Raise EngineError when there are too few pictures for int8."""
         if not self.fitted:
             raise EngineError(
                 "the run names no images that it was fitted on, so int8 has no ranges",
                 "train again, or use --precision fp32",
             )
+        if len(self.held_out) < MIN_GOOD:
+            raise EngineError(
+                f"int8 needs {MIN_GOOD} good parts that training did not see to judge it by; the"
+                f" run holds out {len(self.held_out)}",
+                "train with more images, or use --precision fp32",
+            )
+
+    @property
+    def range_inputs(self) -> NDArray[np.float32]:
+        """float32 (n, 3, H, W) of at most MAX_RANGE_IMAGES fitted parts, evenly spread."""
         count = min(len(self.fitted), MAX_RANGE_IMAGES)
         chosen = [self.fitted[index * len(self.fitted) // count] for index in range(count)]
         return np.stack([to_network_input(read_rgb(path), self.spec) for path in chosen])
@@ -61,14 +70,7 @@ class JudgedImages:
 def measure_difference(
     float32: bytes, int8: bytes, check_inputs: NDArray[np.float32], images: JudgedImages
 ) -> Quantisation:
-    """Run both graphs (map form) on the same pictures. Raises EngineError for too few good parts,
-    DataError for an unreadable image."""
-    if len(images.held_out) < MIN_GOOD:
-        raise EngineError(
-            f"int8 needs {MIN_GOOD} good parts that training did not see to judge it by; the run"
-            f" holds out {len(images.held_out)}",
-            "train with more images, or use --precision fp32",
-        )
+    """Run both graphs (map form) on the same pictures. Raises DataError for an unreadable one."""
     pair = _Pair(float32, int8)
     # The extremes count as well: patched copies, whose maps reach further than any good part's.
     pair.scores(iter(check_inputs))

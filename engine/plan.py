@@ -231,6 +231,18 @@ def _check_promises(manifest: Manifest, where: str) -> None:
     check_contract(manifest.score)
     if manifest.batch < 1:
         raise PlanError(f"{where}: batch {manifest.batch} is not positive")
+    changed = manifest.quantisation
+    if (manifest.precision == "int8") != (changed is not None):
+        raise PlanError(
+            f"{where}: precision {manifest.precision} does not go with"
+            f" {'a' if changed else 'no'} record of what int8 changed",
+            "compile the plan again",
+        )
+    if changed is not None and changed.verdict_flips:
+        raise PlanError(
+            f"{where}: int8 changed {changed.verdict_flips} verdicts when the plan was made",
+            "compile the plan again with --precision fp32",
+        )
 
 
 def _sha256(data: bytes | memoryview) -> str:

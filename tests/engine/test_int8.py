@@ -24,10 +24,10 @@ from skrd4ad.engine.int8_difference import (  # noqa: E402
     measure_difference,
     refuse_if_changed,
 )
-from skrd4ad.engine.plan import load_plan  # noqa: E402
+from skrd4ad.engine.plan import load_plan, plan_bytes  # noqa: E402
 from skrd4ad.engine.preprocess import normalise  # noqa: E402
-from skrd4ad.engine.spec import InputSpec  # noqa: E402
-from skrd4ad.errors import EngineError  # noqa: E402
+from skrd4ad.engine.spec import InputSpec, Quantisation  # noqa: E402
+from skrd4ad.errors import EngineError, PlanError  # noqa: E402
 from skrd4ad.trainer.checkpoint import load_run  # noqa: E402
 from skrd4ad.trainer.map_head import Inspector  # noqa: E402
 
@@ -219,15 +219,38 @@ def test_flips_are_counted_against_each_precisions_own_threshold(
     refuse_if_changed(msgspec.structs.replace(twice, score_max_abs=1e-6))
 
 
-def test_too_few_good_parts_and_no_fitted_ones_are_refused(
-    write_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = write_run(tmp_path / "none", n_images=8)
-    assert compile_int8(run, tmp_path / "p.plan") == 4
-    assert "no images that it was fitted on" in capsys.readouterr().err
-    images = JudgedImages(SPEC, [], [Path("x.png")] * 7)
-    with pytest.raises(EngineError, match=r"needs 8 good parts .* holds out 7"):
-        measure_difference(b"", b"", np.zeros((1, 3, SIZE, SIZE), np.float32), images)
+@pytest.mark.parametrize(
+    ("fitted", "held_out", "sentence"),
+    [
+        (0, 8, "no images that it was fitted on"),
+        (4, 7, r"needs 8 good parts .* holds out 7"),
+    ],
+)
+def test_too_few_pictures_are_refused(fitted: int, held_out: int, sentence: str) -> None:
+    path = Path("x.png")
+    with pytest.raises(EngineError, match=sentence):
+        JudgedImages(SPEC, [path] * fitted, [path] * held_out).check()
+
+
+def test_a_plan_must_say_what_int8_changed_and_that_no_verdict_did(tiny: ModuleType) -> None:
+    float32 = tiny.tiny_manifest()
+    quantisation = Quantisation(
+        range_images=4, threshold_images=5, judged_good=8, judged_defective=3, map_max_abs=0.01,
+        score_max_abs=0.01, verdict_flips=0, float32_threshold=1.0, int8_threshold=1.0,
+        float32_auroc=None, int8_auroc=None, speed_ratio=2.0,
+    )  # fmt: skip
+    replace, members = msgspec.structs.replace, tiny.tiny_members()
+    plan_bytes(replace(float32, precision="int8", quantisation=quantisation), members)
+    for changes, sentence in (
+        ({"precision": "int8"}, "int8 does not go with no record"),
+        ({"quantisation": quantisation}, "fp32 does not go with a record"),
+        (
+            {"precision": "int8", "quantisation": replace(quantisation, verdict_flips=2)},
+            "int8 changed 2 verdicts",
+        ),
+    ):
+        with pytest.raises(PlanError, match=sentence):
+            plan_bytes(replace(float32, **changes), members)
 
 
 @pytest.mark.parametrize(
