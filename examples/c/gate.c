@@ -51,7 +51,8 @@ int main(int argc, char **argv) {
     void *context = zmq_ctx_new();
     void *sub = zmq_socket(context, ZMQ_SUB);
     int ivl = 500, timeout = 2000, connecting = 1000, reconnect = 100, reconnect_max = 1000;
-    int linger = 0;
+    int linger = 0, room = 10000;
+    zmq_setsockopt(sub, ZMQ_RCVHWM, &room, sizeof room);
     zmq_setsockopt(sub, ZMQ_HEARTBEAT_IVL, &ivl, sizeof ivl);
     zmq_setsockopt(sub, ZMQ_HEARTBEAT_TIMEOUT, &timeout, sizeof timeout);
     zmq_setsockopt(sub, ZMQ_CONNECT_TIMEOUT, &connecting, sizeof connecting);

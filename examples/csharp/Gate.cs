@@ -13,7 +13,7 @@ using System.Text;
 static class Gate
 {
     const int SUB = 2, SUBSCRIBE = 6, RCVMORE = 13, LINGER = 17, RECONNECT_IVL = 18;
-    const int RECONNECT_IVL_MAX = 21, RCVTIMEO = 27, HEARTBEAT_IVL = 75, HEARTBEAT_TIMEOUT = 77;
+    const int RECONNECT_IVL_MAX = 21, RCVHWM = 24, RCVTIMEO = 27, HEARTBEAT_IVL = 75, HEARTBEAT_TIMEOUT = 77;
     const int CONNECT_TIMEOUT = 79;
     const double SilenceMs = 1500; // three heartbeats
     const double MaxAgeMs = 1000;
@@ -84,6 +84,7 @@ static class Gate
         subscriber = zmq_socket(context, SUB);
         Set(LINGER, 0);
         Set(RCVTIMEO, 100);
+        Set(RCVHWM, 10000);
         Set(CONNECT_TIMEOUT, 1000);
         Set(RECONNECT_IVL, 100);
         Set(RECONNECT_IVL_MAX, 1000);

@@ -385,6 +385,24 @@ def test_the_brokers_last_will_speaks_for_a_killed_bridge(
     assert "0 events dropped" in out
 
 
+def test_the_will_of_a_half_dead_bridge_comes_before_the_birth_of_the_next(
+    box: Any, broker: Broker, listener: Listener, box_parts: ModuleType
+) -> None:
+    hanging = verb(box, "--broker", f"127.0.0.1:{broker.port}")
+    box_parts.wait_for(lambda: acting(listener))
+    old = listener.states()[-1]["session"]
+    hanging.send_signal(signal.SIGSTOP)
+    bridge = Bridge(box, MqttSettings(host="127.0.0.1", port=broker.port))
+    box_parts.wait_for(lambda: acting(listener) and listener.states()[-1]["session"] != old)
+    told = [(state["session"] == old, state["online"]) for state in listener.states()]
+    will, birth = told.index((True, False)), told.index((False, True))
+    assert will < birth
+    assert (True, False) not in told[birth:]
+    hanging.kill()
+    hanging.communicate()
+    bridge.close()
+
+
 @pytest.mark.soak
 def test_the_brokers_last_will_speaks_for_a_bridge_that_hangs(
     box: Any, broker: Broker, listener: Listener, box_parts: ModuleType
