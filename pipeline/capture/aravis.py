@@ -15,7 +15,7 @@ from typing import Any
 from ...errors import CameraError
 from ..clock import SYSTEM_CLOCK, Clock
 from ..records import Part
-from .base import Shot
+from .base import Shot, Source
 from .device_clock import DeviceClock
 from .genicam import (
     dispose,
@@ -25,7 +25,7 @@ from .genicam import (
     receive_limit_bytes,
     still_controlled,
 )
-from .genicam_settings import GenicamSettings, apply, exposure_ns
+from .genicam_settings import GenicamSettings, apply, exposure_ns, restore, snapshot
 from .gi_modules import load
 from .pixel_formats import to_rgb_image
 from .triggers import frame_gap
@@ -74,6 +74,8 @@ class AravisSource:
         self._stream: Any = None
         self._handler = 0
         self._format = ""
+        self._kept: GenicamSettings | None = None
+        """What the camera used when it was first opened, set or not."""
         self._device_clock = DeviceClock()
         self._exposure_ns = 0
         self._last_id: int | None = None
@@ -98,6 +100,10 @@ class AravisSource:
         camera = self._camera
         try:
             self._format = apply(self._aravis, camera, self._settings, self._target)
+            if self._kept is None:
+                self._kept = snapshot(self._aravis, camera, self._target)
+            else:
+                self._format = restore(self._aravis, camera, self._kept, self._target)
             self._exposure_ns = exposure_ns(camera)
             self._device_clock = DeviceClock()
             self._latch_clock(camera)
@@ -118,6 +124,10 @@ class AravisSource:
         except Exception as error:
             raise explained(error, self._target) from error
         self._heard_ns = self._clock.mono_ns()
+
+    def inherit(self, old: Source) -> None:
+        if isinstance(old, AravisSource):
+            self._kept = old._kept
 
     def grab(self, timeout_s: float) -> Shot | None:
         if self._ready:

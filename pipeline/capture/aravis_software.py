@@ -71,6 +71,7 @@ class TriggeredAravis(AravisSource):
         return shots
 
     def inherit(self, old: Source) -> None:
+        super().inherit(old)
         if isinstance(old, TriggeredAravis):
             # The old one's thread may still come back from its driver; it then has a ledger of
             # its own in which to find nothing.

@@ -18,6 +18,8 @@ _CONTROL_REGISTER = 0x0A00
 """GigE Vision's control channel privilege; bit 1 is set while somebody controls the camera."""
 _DISPOSERS = 3
 """So many dead handles may wind up at once; the next one is waited for."""
+_LISTING = threading.Lock()
+"""Aravis keeps one list for the process; another camera's thread must not renew it meanwhile."""
 _RECEIVE_LIMIT = Path("/proc/sys/net/core/rmem_max")
 
 
@@ -41,7 +43,12 @@ class FoundCamera:
 
 def list_cameras(aravis: Any) -> list[FoundCamera]:
     """Every camera that answers a broadcast or is on USB; takes about a second."""
-    aravis.update_device_list()
+    with _LISTING:
+        aravis.update_device_list()
+        return _listed(aravis)
+
+
+def _listed(aravis: Any) -> list[FoundCamera]:
     return [
         FoundCamera(
             device_id=aravis.get_device_id(index) or "",

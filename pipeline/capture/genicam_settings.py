@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ...errors import CameraError
@@ -44,21 +44,7 @@ def apply(aravis: Any, camera: Any, settings: GenicamSettings, wanted: str) -> s
     """Set and read back everything; the pixel format in use comes back. Raises CameraError."""
     try:
         camera.clear_triggers()
-        name = _apply_format(camera, settings, wanted)
-        _apply_region(camera, settings, wanted)
-        if settings.fps is not None:
-            camera.set_frame_rate(settings.fps)
-            _check("fps", settings.fps, camera.get_frame_rate(), wanted)
-        if settings.exposure_us is not None:
-            if camera.is_exposure_auto_available():
-                camera.set_exposure_time_auto(aravis.Auto.OFF)
-            camera.set_exposure_time(settings.exposure_us)
-            _check("exposure_us", settings.exposure_us, camera.get_exposure_time(), wanted)
-        if settings.gain is not None:
-            if camera.is_gain_auto_available():
-                camera.set_gain_auto(aravis.Auto.OFF)
-            camera.set_gain(settings.gain)
-            _check("gain", settings.gain, camera.get_gain(), wanted)
+        name = _apply_values(aravis, camera, settings, wanted)
         for feature, value in settings.features.items():
             _apply_feature(camera, feature, value, wanted)
         _apply_trigger(camera, settings.trigger, wanted)
@@ -67,6 +53,54 @@ def apply(aravis: Any, camera: Any, settings: GenicamSettings, wanted: str) -> s
     except Exception as error:
         raise explained(error, wanted) from error
     return name
+
+
+def snapshot(aravis: Any, camera: Any, wanted: str) -> GenicamSettings:
+    """What the camera uses now, of what a power cut would reset. None where it decides itself."""
+    try:
+        x, y, width, height = _region(camera)
+        off = aravis.Auto.OFF
+        auto_exposure = (
+            camera.is_exposure_auto_available() and camera.get_exposure_time_auto() != off
+        )
+        auto_gain = camera.is_gain_auto_available() and camera.get_gain_auto() != off
+        has_exposure = camera.is_exposure_time_available() and not auto_exposure
+        has_gain = camera.is_gain_available() and not auto_gain
+        return GenicamSettings(
+            format=str(camera.get_pixel_format_as_string()),
+            width=width,
+            height=height,
+            x=x,
+            y=y,
+            fps=camera.get_frame_rate() if camera.is_frame_rate_available() else None,
+            exposure_us=camera.get_exposure_time() if has_exposure else None,
+            gain=camera.get_gain() if has_gain else None,
+        )
+    except Exception as error:
+        raise explained(error, wanted) from error
+
+
+def restore(aravis: Any, camera: Any, kept: GenicamSettings, wanted: str) -> str:
+    """Set what differs from `kept` (a camera that lost power is back at its defaults); the pixel
+    format comes back. Raises CameraError for what the camera does not take again."""
+    now = snapshot(aravis, camera, wanted)
+    changed = {
+        one.name: getattr(kept, one.name)
+        for one in fields(GenicamSettings)
+        if one.name not in ("trigger", "features")
+        and getattr(kept, one.name) is not None
+        and getattr(kept, one.name) != getattr(now, one.name)
+    }
+    if changed:
+        what = ", ".join(f"{name} {value}" for name, value in changed.items())
+        log.warning("camera aravis:%s came back with other settings; set again: %s", wanted, what)
+        try:
+            _apply_values(aravis, camera, GenicamSettings(**changed), wanted)
+        except CameraError:
+            raise
+        except Exception as error:
+            raise explained(error, wanted) from error
+    return str(camera.get_pixel_format_as_string())
 
 
 def spacing_s(camera: Any) -> float:
@@ -85,6 +119,25 @@ def spacing_s(camera: Any) -> float:
 def exposure_ns(camera: Any) -> int:
     """The exposure time in use, 0 when the camera does not say."""
     return round(camera.get_exposure_time() * 1e3) if camera.is_exposure_time_available() else 0
+
+
+def _apply_values(aravis: Any, camera: Any, settings: GenicamSettings, wanted: str) -> str:
+    name = _apply_format(camera, settings, wanted)
+    _apply_region(camera, settings, wanted)
+    if settings.fps is not None:
+        camera.set_frame_rate(settings.fps)
+        _check("fps", settings.fps, camera.get_frame_rate(), wanted)
+    if settings.exposure_us is not None:
+        if camera.is_exposure_auto_available():
+            camera.set_exposure_time_auto(aravis.Auto.OFF)
+        camera.set_exposure_time(settings.exposure_us)
+        _check("exposure_us", settings.exposure_us, camera.get_exposure_time(), wanted)
+    if settings.gain is not None:
+        if camera.is_gain_auto_available():
+            camera.set_gain_auto(aravis.Auto.OFF)
+        camera.set_gain(settings.gain)
+        _check("gain", settings.gain, camera.get_gain(), wanted)
+    return name
 
 
 def _apply_format(camera: Any, settings: GenicamSettings, wanted: str) -> str:
@@ -112,15 +165,18 @@ def _apply_region(camera: Any, settings: GenicamSettings, wanted: str) -> None:
     asked = (settings.x, settings.y, settings.width, settings.height)
     if asked == (None, None, None, None):
         return
-    region = camera.get_region()
-    now = (region.x, region.y, region.width, region.height) if hasattr(region, "x") else region
-    goal = [old if new is None else new for new, old in zip(asked, now, strict=True)]
+    goal = [old if new is None else new for new, old in zip(asked, _region(camera), strict=True)]
     camera.set_region(*goal)
-    region = camera.get_region()
-    got = (region.x, region.y, region.width, region.height) if hasattr(region, "x") else region
+    got = _region(camera)
     for name, ask, answer in zip(("x", "y", "width", "height"), goal, got, strict=True):
         if ask != answer:
             raise _differs(name, ask, answer, wanted)
+
+
+def _region(camera: Any) -> tuple[int, int, int, int]:
+    """x, y, width, height."""
+    region = camera.get_region()
+    return (region.x, region.y, region.width, region.height) if hasattr(region, "x") else region
 
 
 def _apply_feature(camera: Any, name: str, value: str, wanted: str) -> None:

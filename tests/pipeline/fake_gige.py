@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-ADDRESS = "127.0.0.1"
+ADDRESS, PORT = "127.0.0.1", 3956
 TICKS_PER_S = 100.0
 """How often the fake camera looks whether it was triggered; two triggers in one tick are one."""
 
@@ -31,8 +32,12 @@ class FakeGige:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, lost_per_mille: int = 0) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            # A second one would start too, and nobody could say which of them answers.
+            probe.bind((ADDRESS, PORT))
         self._process = subprocess.Popen(
             [sys.executable, __file__, self.serial, str(lost_per_mille)],
+            stdin=subprocess.PIPE,  # it ends with this process, whatever ends that
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -47,8 +52,9 @@ class FakeGige:
         if self._process is not None:
             self._process.kill()
             self._process.wait(10)
-            assert self._process.stdout is not None
-            self._process.stdout.close()
+            for pipe in (self._process.stdin, self._process.stdout):
+                assert pipe is not None
+                pipe.close()
             self._process = None
 
 
@@ -76,7 +82,7 @@ def _main(serial: str, lost_per_mille: int) -> None:
     import gi
 
     gi.require_version("Aravis", "0.8")
-    from gi.repository import Aravis, GLib
+    from gi.repository import Aravis
 
     camera = Aravis.GvFakeCamera(
         interface_name=ADDRESS, serial_number=serial, gvsp_lost_ratio=lost_per_mille / 1000
@@ -85,7 +91,7 @@ def _main(serial: str, lost_per_mille: int) -> None:
         raise SystemExit("UDP port 3956 of the loopback interface is in use")
     camera.get_fake_camera().set_trigger_frequency(TICKS_PER_S)
     print("running", flush=True)
-    GLib.MainLoop().run()
+    sys.stdin.read()
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ class RtspCamera:
     def start(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, __file__, str(self.port), str(self.fps), self._kind],
+            stdin=subprocess.PIPE,  # it ends with this process, whatever ends that
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -47,8 +48,9 @@ class RtspCamera:
         if self._process is not None:
             self._process.kill()
             self._process.wait(10)
-            assert self._process.stdout is not None
-            self._process.stdout.close()
+            for pipe in (self._process.stdin, self._process.stdout):
+                assert pipe is not None
+                pipe.close()
             self._process = None
 
     def __enter__(self) -> RtspCamera:
@@ -146,8 +148,10 @@ def _main(port: str, fps: float, kind: str) -> None:
     factory.connect("media-configure", configure)
     server.get_mount_points().add_factory("/cam", factory)
     server.attach(None)
+    loop = GLib.MainLoop()
+    threading.Thread(target=lambda: (sys.stdin.read(), loop.quit()), daemon=True).start()
     print("running", flush=True)
-    GLib.MainLoop().run()
+    loop.run()
 
 
 if __name__ == "__main__":

@@ -109,6 +109,26 @@ def test_settings_win_over_what_the_last_client_left(fake: object) -> None:
     source.close()
 
 
+def test_a_camera_that_lost_power_gets_its_settings_back(fake: object) -> None:
+    """What an engineer had set with the maker's tool, and our address does not name."""
+    tool = source_of(fake, "width=256&height=64&x=8&fps=50&gain=9&exposure_us=3000&format=RGB8")
+    tool.close()
+    source = source_of(fake, "exposure_us=4000")
+    source.close()
+    fake.kill()
+    fake.start()
+    source.open()
+    assert source._camera.get_gain() == 0, "it is back at its defaults"
+    source.configure()
+    camera = source._camera
+    region = camera.get_region()
+    assert (region.x, region.y, region.width, region.height) == (8, 0, 256, 64)
+    assert (camera.get_frame_rate(), camera.get_gain()) == (50, 9)
+    assert camera.get_exposure_time() == 4000
+    assert next_shot(source).pixels.shape == (64, 256, 3)
+    source.close()
+
+
 @pytest.mark.parametrize(
     ("query", "says"),
     [
