@@ -14,7 +14,7 @@ const MORE = [
   ["min_area_px", "Smallest, px", 0],
   ["min_area_mm2", "Smallest, mm²", 0],
 ];
-const TOOLS = [["select", "Select and move"], ["rectangle", "Rectangle"], ["polygon", "Polygon"]];
+const TOOLS = [["select", "Move"], ["rectangle", "Rectangle"], ["polygon", "Polygon"]];
 
 export class RegionsView {
   constructor(page) {

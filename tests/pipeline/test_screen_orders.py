@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from skrd4ad.calibration.regions import load_regions
 from skrd4ad.pipeline.control_client import ControlClient
+from skrd4ad.pipeline.key_files import write_key_pair
 from skrd4ad.pipeline.records import Verdict
 from skrd4ad.pipeline.replay import replay_client
 from skrd4ad.pipeline.screen.access import Access
 from skrd4ad.pipeline.screen.boxes import Endpoints
 from skrd4ad.pipeline.screen.region_desk import RegionDesk
+from skrd4ad.pipeline.security import ClientKeys, new_key_pair
 
 FREE = "tcp://127.0.0.1:0"
 
@@ -224,6 +226,43 @@ def test_regions_need_an_engineer_a_folder_and_a_real_camera(screen: Screen) -> 
         assert status == 422, camera
         assert page.get(f"/api/regions?camera={camera}").status == 422
     assert not screen.regions.exists()
+
+
+@pytest.mark.parametrize(("role", "status"), [("viewer", 409), ("engineer", 200)])
+def test_the_role_of_the_page_s_key_counts_at_the_box(
+    screen_parts: ModuleType, box_parts: ModuleType, tmp_path: Path, role: str, status: int
+) -> None:
+    """An engineer at the page cannot do more than the page itself may at a box with keys."""
+    folder, mine = tmp_path / "keys", tmp_path / "mine"
+    write_key_pair(folder, "server", "server", *new_key_pair())
+    write_key_pair(mine, "page", role, *new_key_pair())
+    (folder / "allowed").mkdir()
+    (folder / "allowed" / "page.key").write_bytes((mine / "page.key").read_bytes())
+    keys = ClientKeys.read(mine / "page.secret", folder / "server.key")
+    box = box_parts.Box(
+        journal=tmp_path / "journal.sqlite", map_policy="ng", control=FREE, keys=str(folder)
+    )
+    line = screen_parts.AskedLine()
+    box.publisher.control(line)
+    endpoints = Endpoints(
+        box.events,
+        box.publisher.maps_endpoint,
+        box.publisher.replay_endpoint,
+        box.publisher.control_endpoint,
+        keys,
+    )
+    page = screen_parts.Page([endpoints], Access(local_role="engineer"))
+    try:
+        box.wait_for_clients(1)
+        box.send(screen_parts.result(1, Verdict.NG))
+        part = page.until(lambda s: s["last_reject"] and s["last_reject"]["overlay"])["last_reject"]
+        said = {"box": 0, "boot": part["boot"], "seq": part["seq"], "truth": "ng", "who": "Ann"}
+        assert page.post("/api/feedback", said)[0] == 200
+        assert page.post("/api/threshold", {"box": 0, "value": 0.4})[0] == status
+        assert len(line.asked) == (status == 200)
+    finally:
+        page.close()
+        box.close()
 
 
 def test_a_page_that_opens_later_shows_what_was_before(screen: Screen) -> None:
