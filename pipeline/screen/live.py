@@ -49,6 +49,7 @@ class LiveView:
         self.connect = connect
         self._clock = clock
         self._arrived_ns: int | None = None
+        self._followed_ns = clock.mono_ns()
         self._published_ns: deque[int] = deque(maxlen=_PACE_PARTS)
         self.changes = changes or Changes()
         self._lock = threading.Lock()
@@ -154,6 +155,7 @@ class LiveView:
                 "dropped": balance.get("dropped", 0),
                 "drops": self._health.get("drops", {}),
                 "latency_us": self._health.get("lat_us", {}).get("total"),
+                "followed_s": (self._clock.mono_ns() - self._followed_ns) / 1e9,
                 "quiet_s": self._quiet_s(),
                 "pace_s": self._pace_s(),
                 "uptime_s": self._health.get("uptime_s"),
@@ -314,6 +316,7 @@ class LiveView:
         self._notices.append({"t": t_ns, "kind": kind, "text": text, "cam": camera, "name": name})
 
     def _note_status(self, status: StreamStatus) -> bool:
+        self._followed_ns = self._clock.mono_ns()
         shown = {
             "ok": status.ok,
             "alive": status.alive,

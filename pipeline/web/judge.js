@@ -6,6 +6,7 @@ import { WORDS, number, span } from "./dom.js";
 
 export const IDLE_S = 10;
 const FAST_S = 0.5;
+const FOLLOWED_S = 4;
 export const HOLD_MS = 2000;
 
 /** The newest part that was not ok stays for a moment: at 50 parts a second nobody could see it. */
@@ -29,6 +30,11 @@ export function standing(box, link, now, held = null, camera = "") {
       return nothing("NO SIGNAL", "nothing has been heard from the line yet");
     }
     return nothing("NO SIGNAL", `the line has been silent for ${span(status.silent_s)}: stop feeding parts`);
+  }
+  // Whoever follows the box looks at it five times a second; should it hang, its last word is old.
+  const followed = (box.followed_s ?? 0) + (now - box.at) / 1000;
+  if (followed > FOLLOWED_S) {
+    return nothing("NO SIGNAL", `skrd4ad serve has not followed this box for ${span(followed)}: restart it`);
   }
   if (!status.valid) return nothing("NOT READY", `the line says ${status.state || "nothing"}: stop feeding parts`);
   const newest = newestPart(box, camera);

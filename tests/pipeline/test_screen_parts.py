@@ -141,6 +141,9 @@ def test_quiet_and_pace_are_told_for_the_page_to_see_what_is_old(
     hands.advance_s(7.5)
     state = view.snapshot()
     assert state["quiet_s"] == 7.5
+    assert state["followed_s"] == 7.5
+    view.tick(StreamCheck().status(0))
+    assert view.snapshot()["followed_s"] == 0.0
     assert state["pace_s"] == 1.0
 
 

@@ -68,6 +68,7 @@ def snapshot(**changes: Any) -> dict[str, Any]:
         "cameras": [{"name": "cam0", "last": last}],
         "quiet_s": 0.1,
         "pace_s": 1.0,
+        "followed_s": 0.1,
         "at": 1000,
         "added": [],
         **changes,
@@ -111,6 +112,7 @@ def test_a_live_line_s_newest_verdict_is_the_word(says: Says, verdict: str) -> N
         ({"status": {"valid": False, "state": "DEGRADED"}}, LIVE, "NOT READY"),
         ({"status": {"fresh": False}}, LIVE, "LATE"),
         ({"quiet_s": 10.5}, LIVE, "NO PARTS"),
+        ({"followed_s": 4.5}, LIVE, "NO SIGNAL"),
     ],
 )
 def test_an_old_ok_never_looks_live(
@@ -123,13 +125,16 @@ def test_an_old_ok_never_looks_live(
 
 
 def test_time_alone_makes_a_verdict_old(says: Says) -> None:
-    box = snapshot(at=1000, quiet_s=2.0)
-    assert says(box, now=1000 + 7900)["word"] == "OK"
-    assert says(box, now=1000 + 8100)["word"] == "NO PARTS"
+    box = snapshot(at=1000, quiet_s=8.0)
+    assert says(box, now=1000 + 1900)["word"] == "OK"
+    assert says(box, now=1000 + 2100)["word"] == "NO PARTS"
     # A slow line is not idle between two of its parts.
-    slow = snapshot(at=1000, quiet_s=0.0, pace_s=20.0)
-    assert says(slow, now=1000 + 45_000)["word"] == "OK"
-    assert says(slow, now=1000 + 61_000)["word"] == "NO PARTS"
+    slow = snapshot(at=1000, quiet_s=58.0, pace_s=20.0)
+    assert says(slow, now=1000 + 1900)["word"] == "OK"
+    assert says(slow, now=1000 + 2100)["word"] == "NO PARTS"
+    # Beats of the page's server alone keep nothing alive.
+    assert says(snapshot(at=1000), now=1000 + 3800)["word"] == "OK"
+    assert says(snapshot(at=1000), now=1000 + 4000)["word"] == "NO SIGNAL"
 
 
 def test_a_reject_of_a_fast_line_is_held_and_let_go(script: Any, says: Says) -> None:
