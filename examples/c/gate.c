@@ -1,6 +1,8 @@
 /* A reject gate: passes a part only while everything docs/wire.md asks for holds.
  *
- *     cc -std=c99 -Wall -o gate gate.c -lzmq        gate tcp://127.0.0.1:5555
+ *     cc -std=c99 -Wall -o gate gate.c -lzmq
+ *     gate tcp://127.0.0.1:5555
+ *     gate tcp://edge07:5555 server.key press3.secret      where the box uses keys (section 10)
  *
  * One line per part on stdout: its number, its verdict, PASS or REJECT. Replace `act` with your
  * output. After lost events everything is a reject until the program is started anew: somebody must
@@ -38,14 +40,32 @@ static int64_t number(const char *json, const char *key) {
     return at ? strtoll(at + strlen(key), NULL, 10) : -1;
 }
 
+/* One of the 40-character keys of a key file. 0 when the file has none. */
+static int read_key(const char *path, const char *which, char key[41]) {
+    char text[1024];
+    FILE *file = fopen(path, "r");
+    if (!file) return 0;
+    text[fread(text, 1, sizeof text - 1, file)] = 0;
+    fclose(file);
+    const char *at = strstr(text, which);
+    return at && sscanf(at + strlen(which), ": \"%40[^\"]", key) == 1 && strlen(key) == 40;
+}
+
 static void act(const skrd_record *r, int pass) {
     printf("%" PRIu64 " %s %s\n", r->seq, skrd_verdict_name(r), pass ? "PASS" : "REJECT");
     fflush(stdout);
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2) {
-        fprintf(stderr, "usage: gate tcp://HOST:5555\n");
+    char server[41], own[41], secret[41];
+    if (argc != 2 && argc != 4) {
+        fprintf(stderr, "usage: gate tcp://HOST:5555 [server.key client.secret]\n");
+        return 2;
+    }
+    if (argc == 4 && !(read_key(argv[2], "\"public\"", server) &&
+                       read_key(argv[3], "\"public\"", own) &&
+                       read_key(argv[3], "\"secret\"", secret))) {
+        fprintf(stderr, "%s or %s holds no key\n", argv[2], argv[3]);
         return 2;
     }
     void *context = zmq_ctx_new();
@@ -59,6 +79,11 @@ int main(int argc, char **argv) {
     zmq_setsockopt(sub, ZMQ_RECONNECT_IVL, &reconnect, sizeof reconnect);
     zmq_setsockopt(sub, ZMQ_RECONNECT_IVL_MAX, &reconnect_max, sizeof reconnect_max);
     zmq_setsockopt(sub, ZMQ_LINGER, &linger, sizeof linger);
+    if (argc == 4) {
+        zmq_setsockopt(sub, ZMQ_CURVE_SERVERKEY, server, sizeof server);
+        zmq_setsockopt(sub, ZMQ_CURVE_PUBLICKEY, own, sizeof own);
+        zmq_setsockopt(sub, ZMQ_CURVE_SECRETKEY, secret, sizeof secret);
+    }
     zmq_setsockopt(sub, ZMQ_SUBSCRIBE, "res/", 4);
     zmq_setsockopt(sub, ZMQ_SUBSCRIBE, "st/", 3);
     zmq_setsockopt(sub, ZMQ_SUBSCRIBE, "al/", 3);

@@ -1,20 +1,24 @@
 // A reject gate: passes a part only while everything docs/wire.md, section 5, asks for holds.
 //
 //     mcs Gate.cs SkrdRecord.cs && mono Gate.exe tcp://127.0.0.1:5555
+//     mono Gate.exe tcp://edge07:5555 server.key press3.secret    where the box uses keys (section 10)
 //
 // Needs libzmq (libzmq.so, libzmq.dll) beside the program or on the system. One line per part on
 // stdout: its number, its verdict, PASS or REJECT. Replace `Act` with your output. After lost events
 // everything is a reject until the program is started anew: somebody must have looked.
 using System;
 using System.Diagnostics;
+using System.IO;
 using System.Runtime.InteropServices;
 using System.Text;
+using System.Text.RegularExpressions;
 
 static class Gate
 {
     const int SUB = 2, SUBSCRIBE = 6, RCVMORE = 13, LINGER = 17, RECONNECT_IVL = 18;
-    const int RECONNECT_IVL_MAX = 21, RCVHWM = 24, RCVTIMEO = 27, HEARTBEAT_IVL = 75, HEARTBEAT_TIMEOUT = 77;
-    const int CONNECT_TIMEOUT = 79;
+    const int RECONNECT_IVL_MAX = 21, RCVHWM = 24, RCVTIMEO = 27, CURVE_PUBLICKEY = 48;
+    const int CURVE_SECRETKEY = 49, CURVE_SERVERKEY = 50, HEARTBEAT_IVL = 75;
+    const int HEARTBEAT_TIMEOUT = 77, CONNECT_TIMEOUT = 79;
     const double SilenceMs = 1500; // three heartbeats
     const double MaxAgeMs = 1000;
     const double WindowMs = 30000;
@@ -39,6 +43,15 @@ static class Gate
         zmq_setsockopt(subscriber, option, BitConverter.GetBytes(value), (UIntPtr)4);
     }
 
+    // One of the 40-character keys of a key file.
+    static void SetKey(int option, string path, string which)
+    {
+        var found = Regex.Match(File.ReadAllText(path), "\"" + which + "\": \"([^\"]{40})\"");
+        if (!found.Success) throw new InvalidDataException(path + " holds no key");
+        var key = Encoding.ASCII.GetBytes(found.Groups[1].Value + "\0");
+        zmq_setsockopt(subscriber, option, key, (UIntPtr)key.Length);
+    }
+
     // The true length; what does not fit is cut off, and refused by the caller. -1: nothing came.
     static int Receive(byte[] buffer)
     {
@@ -57,7 +70,7 @@ static class Gate
         return Stopwatch.GetTimestamp() * 1000.0 / Stopwatch.Frequency;
     }
 
-    // The number after "key": in a header, or -1. A program that needs more should use a JSON library.
+    // The number after "key": in a header, or -1. Who needs more should use a JSON library.
     static long Number(string json, string key)
     {
         int at = json.IndexOf("\"" + key + "\":", StringComparison.Ordinal);
@@ -75,9 +88,9 @@ static class Gate
 
     static int Main(string[] arguments)
     {
-        if (arguments.Length != 1)
+        if (arguments.Length != 1 && arguments.Length != 3)
         {
-            Console.Error.WriteLine("usage: Gate tcp://HOST:5555");
+            Console.Error.WriteLine("usage: Gate tcp://HOST:5555 [server.key client.secret]");
             return 2;
         }
         var context = zmq_ctx_new();
@@ -90,8 +103,25 @@ static class Gate
         Set(RECONNECT_IVL_MAX, 1000);
         Set(HEARTBEAT_IVL, 500);
         Set(HEARTBEAT_TIMEOUT, 2000);
+        try
+        {
+            if (arguments.Length == 3)
+            {
+                SetKey(CURVE_SERVERKEY, arguments[1], "public");
+                SetKey(CURVE_PUBLICKEY, arguments[2], "public");
+                SetKey(CURVE_SECRETKEY, arguments[2], "secret");
+            }
+        }
+        catch (Exception problem)
+        {
+            Console.Error.WriteLine(problem.Message);
+            return 2;
+        }
         foreach (var kind in new[] { "res/", "st/", "al/", "hb/" })
-            zmq_setsockopt(subscriber, SUBSCRIBE, Encoding.ASCII.GetBytes(kind), (UIntPtr)kind.Length);
+        {
+            var prefix = Encoding.ASCII.GetBytes(kind);
+            zmq_setsockopt(subscriber, SUBSCRIBE, prefix, (UIntPtr)prefix.Length);
+        }
         if (zmq_connect(subscriber, arguments[0]) != 0)
         {
             Console.Error.WriteLine("cannot connect to {0}", arguments[0]);
@@ -124,8 +154,10 @@ static class Gate
                 || headerLength > header.Length) continue;
             var kind = Encoding.ASCII.GetString(topic, 0, topicLength).Split('/')[0];
             var json = Encoding.UTF8.GetString(header, 0, headerLength);
-            if (!json.StartsWith("{\"v\":\"1.", StringComparison.Ordinal)) continue; // another major version
-            long seq = Number(json, "seq"), sentNs = Number(json, kind == "res" ? "mono_pub" : "mono");
+            // Another major version must not be interpreted.
+            if (!json.StartsWith("{\"v\":\"1.", StringComparison.Ordinal)) continue;
+            long seq = Number(json, "seq");
+            long sentNs = Number(json, kind == "res" ? "mono_pub" : "mono");
             int bootAt = json.IndexOf("\"boot\":\"", StringComparison.Ordinal);
             if (seq < 0 || sentNs < 0 || bootAt < 0 || bootAt + 24 > json.Length) continue;
             double nowMs = NowMs(), way = nowMs - sentNs / 1e6;

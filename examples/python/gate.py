@@ -1,4 +1,4 @@
-"""A reject gate in Python: `python gate.py tcp://127.0.0.1:5555`.
+"""A reject gate in Python: `python gate.py tcp://127.0.0.1:5555 [server.key press3.secret]`.
 
 Passes a part only while the stream is alive, fresh, contiguous and valid (docs/wire.md, section 5).
 Replace `pass_part`, `reject_part` and `stop_feeder` with your outputs. For a gate that must answer
@@ -6,7 +6,9 @@ within a few milliseconds take examples/c or examples/csharp.
 """
 
 import sys
+from pathlib import Path
 
+from skrd4ad.pipeline.security import ClientKeys
 from skrd4ad.pipeline.stream_check import StreamStatus
 from skrd4ad.pipeline.subscriber import Item, Subscriber
 from skrd4ad.pipeline.wire import ResultMessage
@@ -32,5 +34,8 @@ def on_item(item: Item, status: StreamStatus) -> None:
 
 
 if __name__ == "__main__":
-    with Subscriber(sys.argv[1]) as stream:
+    keys = None
+    if len(sys.argv) == 4:
+        keys = ClientKeys.read(secret=Path(sys.argv[3]), server=Path(sys.argv[2]))
+    with Subscriber(sys.argv[1], keys=keys) as stream:
         stream.run(on_item, stop_feeder)

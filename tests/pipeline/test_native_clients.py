@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 import zmq
 from skrd4ad.pipeline.clock import Clock
+from skrd4ad.pipeline.key_files import read_public_key, write_key_pair, write_public_key
 from skrd4ad.pipeline.publish import Publisher, PublishSettings
 from skrd4ad.pipeline.records import Latency, Part, Result, Verdict
+from skrd4ad.pipeline.security import new_key_pair
 from skrd4ad.pipeline.wire_messages import HealthFields
 from skrd4ad.pipeline.wire_record import pack_record, unpack_record
 
@@ -246,3 +248,47 @@ def test_the_gate_rejects_everything_while_the_box_is_silent(build: Build, tmp_p
         publisher.close()
         out, _ = gate.communicate(timeout=PATIENCE_S)
     assert out.splitlines() == ["2 ok REJECT"]
+
+
+def test_the_gate_gets_in_with_its_key_and_not_with_another(build: Build, tmp_path: Path) -> None:
+    command, surroundings = build("gate"), None
+    if command[0] == "mono":
+        surroundings = with_libzmq(tmp_path)
+    write_key_pair(tmp_path / "keys", "server", "server", *new_key_pair())
+    for name in ("press3", "stranger"):
+        write_key_pair(tmp_path / "me", name, "gate", *new_key_pair())
+    key = read_public_key(tmp_path / "me/press3.key")
+    write_public_key(tmp_path / "keys/allowed/press3.key", key)
+    settings = PublishSettings(
+        events=FREE, maps=FREE, map_policy="none", heartbeat_ms=20, keys=str(tmp_path / "keys")
+    )
+
+    def gate(name: str, server: str = "keys/server.key") -> subprocess.Popen[str]:
+        words = [publisher.events_endpoint, tmp_path / server, tmp_path / f"me/{name}.secret"]
+        full = [*command, *map(str, words)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(full, stdout=pipe, stderr=pipe, text=True, env=surroundings)
+
+    with Publisher(settings, "edge07") as publisher:
+        wrong = gate("press3", "me/nothing.key")
+        _, err = wrong.communicate(timeout=PATIENCE_S)
+        assert (wrong.returncode, "nothing.key" in err) == (2, True)
+        stranger = gate("stranger")
+        deadline = time.monotonic() + PATIENCE_S
+        while not publisher._services._door._refusals.qsize():  # type: ignore[union-attr]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert publisher.subscribers == 0
+        ours = gate("press3")
+        assert publisher.wait_for_subscribers(1, PATIENCE_S), ours.poll()
+        time.sleep(0.2)
+        publisher.send_state("RUNNING")
+        publisher.heartbeat_if_due(READY)
+        publisher.send_result(result(1, Verdict.OK))
+        publisher.close()
+        out, _ = ours.communicate(timeout=PATIENCE_S)
+        stranger.kill()
+        heard, _ = stranger.communicate(timeout=PATIENCE_S)
+    # seq 3, or later: the refusal is an alarm's start and end.
+    assert [line.split()[1:] for line in out.splitlines()] == [["ok", "PASS"]]
+    assert heard == ""

@@ -5,10 +5,16 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+from skrd4ad.errors import NetworkError
 from skrd4ad.pipeline.records import Verdict
+from skrd4ad.pipeline.stream_check import StreamStatus
+from skrd4ad.pipeline.subscriber import Item, Subscriber
+from skrd4ad.pipeline.wire import ResultMessage
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "python"
 PATIENCE_S = 60.0
@@ -67,3 +73,42 @@ def test_every_result_is_kept_also_a_lost_one(tmp_path: Path, box_parts: ModuleT
         ("4", "p3", "ng"),
         ("5", "p4", "ok"),
     ]
+
+
+def test_callbacks_end_when_they_are_asked_to(box_parts: ModuleType) -> None:
+    box, stop = box_parts.Box(), threading.Event()
+    seen: list[int] = []
+
+    def on_item(item: Item, status: StreamStatus) -> None:
+        if isinstance(item, ResultMessage):
+            seen.append(item.header.seq)
+            if len(seen) == 3:
+                stop.set()
+
+    with Subscriber(box.events) as stream:
+        thread = threading.Thread(target=stream.run, args=(on_item,), kwargs={"stop": stop})
+        thread.start()
+        box.wait_for_clients(1)
+        box.send(*[box_parts.result(number) for number in range(1, 6)])
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    assert seen == [2, 3, 4]
+    box.close()
+
+
+def test_silence_is_told_before_it_ends_the_callbacks(box_parts: ModuleType) -> None:
+    box = box_parts.Box()
+    told: list[bool] = []
+
+    def on_status(status: StreamStatus) -> None:
+        told.append(status.ok)
+        if status.ok:
+            box.fall_silent()
+
+    with (
+        Subscriber(box.events) as stream,
+        pytest.raises(NetworkError, match="fell silent"),
+    ):
+        stream.run(lambda item, status: None, on_status, silent_s=2.0)
+    assert told == [True, False]
+    box.close()
