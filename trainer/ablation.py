@@ -71,13 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
     rows = _rows(arguments.rows)
     for row in rows:  # a configuration that does not fit some row must not stop it hours later
         check_config(_config_of(config, row, 0))
+    text = ""
     for seed in parse_seeds(arguments.seeds, config.seed):
         for row in rows:
             measure(_config_of(config, row, seed))
-    text = tables(Path(config.out))
+        text = tables(Path(config.out))
+        if arguments.table is not None:  # after every seed: hours lie between them
+            write_atomically(arguments.table, (text + "\n").encode())
     print(text)
-    if arguments.table is not None:
-        write_atomically(arguments.table, (text + "\n").encode())
     return 0
 
 
