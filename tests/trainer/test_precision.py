@@ -34,6 +34,7 @@ def losses(precision: Precision, steps: int = 3) -> list[float]:
     return [figure.total for figure in figures if figure is not None]
 
 
+@pytest.mark.timeout(400)  # float16 on a CPU is slow, on a busy one very
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_follows_float32(precision: Precision) -> None:
     exact, half = losses("fp32"), losses(precision)
