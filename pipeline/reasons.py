@@ -10,6 +10,8 @@ REASONS = {
     "camera_lost": "the camera was away when the part was due",
     "trigger_mismatch": "triggers and pictures do not fit together; nobody knows whose this is",
     "unannounced": "a picture came that no trigger had announced",
+    "frozen": "a live camera repeated an older picture",
+    "wrong_size": "the picture has another size than the camera's first ones",
     "wrong_image": "the picture has another size than region of interest or correction need",
     "part_not_found": "the part is not where its template was found in training",
     "engine": "the network failed on this part",

@@ -66,8 +66,10 @@ def test_no_secret_leaves_the_box_by_log_event_metric_or_file(
         assert ready, process.communicate(timeout=PATIENCE_S)[1]
         trusted = ClientKeys.read(client / "desk.secret", keys / "server.key")
         with Subscriber(json.loads(ready)["events"], keys=trusted) as stream:
-            camera.close()  # the camera goes away: alarm, state, detail, log lines
             deadline = time.monotonic() + PATIENCE_S
+            while stream.receive(1.0) is None:
+                assert time.monotonic() < deadline, "nothing comes from the line"
+            camera.close()  # the camera goes away: alarm, state, detail, log lines
             lost = False
             while not lost:
                 assert time.monotonic() < deadline, "no alarm about the lost camera"
