@@ -11,7 +11,7 @@ export class Stream {
   constructor(onBoxes) {
     this.onBoxes = onBoxes;
     this.boxes = [];
-    this.heard = null;
+    this.heard = this.heardAt = null;
     this.fault = null;
     this.connect();
   }
@@ -22,7 +22,7 @@ export class Stream {
       // A new connection begins with the whole history.
       for (const box of this.boxes) box.history = [];
     });
-    source.addEventListener("beat", () => { this.heard = performance.now(); });
+    source.addEventListener("beat", () => this.hear());
     source.addEventListener("message", (message) => this.take(JSON.parse(message.data)));
     source.addEventListener("error", () => {
       if (source.readyState !== EventSource.CLOSED) return;
@@ -31,8 +31,13 @@ export class Stream {
     });
   }
 
-  take(state) {
+  hear() {
     this.heard = performance.now();
+    this.heardAt = Date.now();
+  }
+
+  take(state) {
+    this.hear();
     this.boxes = state.boxes.map((box, index) => {
       const before = this.boxes[index];
       const history = before ? before.history.concat(box.history) : box.history;
@@ -43,7 +48,9 @@ export class Stream {
 
   /** Milliseconds since anything came; null when nothing ever did. */
   silence() {
-    return this.heard === null ? null : performance.now() - this.heard;
+    if (this.heard === null) return null;
+    // The first clock stands still while a tablet sleeps, the second one jumps when it is set.
+    return Math.max(performance.now() - this.heard, Date.now() - this.heardAt);
   }
 
   get live() {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import signal
 import socket
@@ -70,13 +69,15 @@ class Process:
         return out
 
 
-def start_stream(folder: Path, plan: Path, ports: Ports, rate: float, count: int = 0) -> Process:
-    """A line of rendered parts, `rate` a second, with pictures, journal, replay and control."""
+def start_stream(folder: Path, plan: Path, ports: Ports, rate: float, size: int = 256) -> Process:
+    """A line of rendered parts of `size` pixels a side, `rate` a second, with journal, replay and
+    control."""
+    camera = f"test:seed=3,defect=0.05,rate={rate:g},bank=16,size={size}"
     station: dict[str, Any] = {
         "version": 1,
         "box": "edge07",
         "plan": str(plan),
-        "cameras": [{"name": "top", "uri": f"test:seed=3,defect=0.05,rate={rate:g},bank=16"}],
+        "cameras": [{"name": "top", "uri": camera}],
         "publish": {
             "events": ports.events,
             "maps": ports.maps,
@@ -84,12 +85,10 @@ def start_stream(folder: Path, plan: Path, ports: Ports, rate: float, count: int
             "control": ports.control,
             "journal": {"path": str(folder / "journal.sqlite")},
         },
-        "pictures": {},
     }
     path = folder / "station.yaml"
     path.write_text(yaml.safe_dump(station))
-    limit = ["--count", str(count)] if count else []
-    return Process(folder, "stream", "stream", "--station", str(path), "--json", *limit)
+    return Process(folder, "stream", "stream", "--station", str(path), "--json")
 
 
 def start_page(folder: Path, ports: Ports, *more: str) -> tuple[Process, str]:
@@ -118,9 +117,3 @@ def browser_tab(folder: Path, **options: Any) -> Iterator[Any]:
             yield tab
         finally:
             browser.close()
-
-
-def summary_of(line: str) -> dict[str, Any]:
-    """The last JSON line that a stream printed."""
-    found: dict[str, Any] = json.loads(line.strip().splitlines()[-1])
-    return found

@@ -24,6 +24,8 @@ pytestmark = pytest.mark.skipif(
     reason="no chromium on this machine",
 )
 RATE = 50.0
+SIZE = 640
+"""Pixels a side of the camera's images, and of the pictures that the line makes for the page."""
 
 
 def latencies_us(stream: Subscriber, parts: int, patience_s: float) -> list[int]:
@@ -45,7 +47,7 @@ def in_turns(
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Latencies of each turn (without a page, with one); one line runs through all of them."""
     ports = kit.Ports.free()
-    stream = kit.start_stream(folder, plan, ports, RATE)
+    stream = kit.start_stream(folder, plan, ports, RATE, SIZE)
     without: list[list[int]] = []
     with_page: list[list[int]] = []
     page = None

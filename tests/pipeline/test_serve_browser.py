@@ -311,6 +311,9 @@ def see_it_stop(scene: Scene) -> None:
     assert "old" not in stage.get_attribute("class")
     scene.page.send(signal.SIGSTOP)
     expect(word).to_have_text("NOT CONNECTED")
+    # As on a tablet that slept for an hour: its monotonic clock stood still meanwhile.
+    tab.evaluate("() => { const now = Date.now; Date.now = () => now() + 3600000; }")
+    expect(tab.locator("#why")).to_contain_text("60 min")
     expect(tab.locator("#verdict")).to_have_class(re.compile("^verdict none long$"))
     expect(tab.locator("#banner")).to_contain_text("what is below is old")
     # The banner lies above everything else.
