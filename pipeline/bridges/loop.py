@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import logging
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from .uplink import UplinkLost
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
+_CLOSE_S = 5.0
 
 
 class LoopThread:
@@ -25,15 +29,20 @@ class LoopThread:
         future = asyncio.run_coroutine_threadsafe(job, self._loop)
         try:
             return future.result(limit_s)
-        except TimeoutError:
+        except concurrent.futures.TimeoutError:  # the built-in one from Python 3.11 on only
             future.cancel()
             raise UplinkLost(f"the server did not answer for {limit_s:g} s") from None
 
     def close(self) -> None:
-        """Cancel what runs, and end the thread."""
-        asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop).result(5.0)
+        """Cancel what runs, and end the thread. Never raises; what hangs is left behind."""
+        ended = asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop)
+        try:
+            ended.result(_CLOSE_S)
+        except concurrent.futures.TimeoutError:
+            log.error("%s: a task does not end; its thread is abandoned", self._thread.name)
+            return
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5.0)
+        self._thread.join(_CLOSE_S)
         self._loop.close()
 
 

@@ -80,7 +80,7 @@ class ModbusUplink:
         if server is not None:
             try:
                 loop.run(_shut_down(server), _LIMIT_S)
-            except UplinkLost as error:
+            except (UplinkLost, OSError) as error:
                 log.error("%s: %s", self.name, error)
         loop.close()
 

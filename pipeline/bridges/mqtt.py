@@ -187,7 +187,11 @@ class MqttUplink:
             return
         if self._answered.is_set() and not self._lost and not self._refusal:
             farewell = msgspec.json.encode(self._offline("bridge stopped"))
-            client.publish(f"{ROOT}/{self._box}/state", farewell, 1, True).wait_for_publish(1.0)
+            told = client.publish(f"{ROOT}/{self._box}/state", farewell, 1, True)
+            try:
+                told.wait_for_publish(1.0)
+            except (RuntimeError, ValueError) as error:
+                log.warning("%s: no farewell, the last will speaks: %s", self.name, error)
         client.disconnect()
         client.loop_stop()
 

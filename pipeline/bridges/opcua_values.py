@@ -122,7 +122,7 @@ def machine_values(view: View, now_ns: int, dropped: int, alive: int) -> dict[st
         "LastSequenceNumber": status.last_seq,
         "MissingEvents": status.missing,
         "DroppedByBridge": dropped,
-        "ActiveAlarms": [] if beat is None else list(beat.alarms),
+        "ActiveAlarms": [] if beat is None else [code & 0xFFFFFFFF for code in beat.alarms],
         **{f"Count{name.capitalize()}": count for name, count in counts.items()},
     }
 
