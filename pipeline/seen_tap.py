@@ -1,12 +1,14 @@
 """A tap for watched folders: what was published needs no second look after a restart.
 
-A line is added after a result was published. After a crash between the two one part may be judged
-a second time, never left out; after an ordinary stop neither happens.
+A line is added a second after a result was published: by then sockets and journal have it too.
+After a crash the parts of that second may be judged again, and none is left out; after an ordinary
+stop neither happens.
 """
 
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
@@ -15,9 +17,12 @@ from ..engine.atomic import write_atomically
 from ..errors import ConfigError
 from . import wire_messages as wire
 from .capture.watch_seen import read_seen
+from .clock import SYSTEM_CLOCK, Clock
 from .outlet import Alarm
 from .records import Result
 from .taps import RaiseAlarm
+
+_KEPT_BACK_NS = 1_000_000_000
 
 
 class SeenTap:
@@ -25,8 +30,10 @@ class SeenTap:
 
     name = "watched folders"
 
-    def __init__(self, paths: Mapping[str, tuple[Path, Path]]) -> None:
-        self._paths = dict(paths)
+    def __init__(self, paths: Mapping[str, tuple[Path, Path]], clock: Clock = SYSTEM_CLOCK) -> None:
+        self._paths, self._clock = dict(paths), clock
+        self._young: deque[tuple[int, TextIO, str]] = deque()
+        """(when it was published, list, line)."""
         self._files: dict[str, TextIO] = {}
 
     def open(self, raise_alarm: RaiseAlarm) -> None:
@@ -45,8 +52,9 @@ class SeenTap:
         file = self._files.get(result.camera)
         # A part that the stop cut off is for the next start.
         if file is not None and result.name is not None and result.reasons != ("stopped",):
-            file.write(json.dumps([result.name, result.captured_ns]) + "\n")
-            file.flush()
+            line = json.dumps([result.name, result.captured_ns]) + "\n"
+            self._young.append((self._clock.mono_ns(), file, line))
+        self._note(_KEPT_BACK_NS)
 
     def on_state(self, state: wire.State, text: str) -> None:
         """Nothing to keep."""
@@ -55,9 +63,17 @@ class SeenTap:
         """Nothing to keep."""
 
     def on_heartbeat(self, health: wire.HealthFields) -> None:
-        """Nothing to keep."""
+        self._note(_KEPT_BACK_NS)
+
+    def _note(self, older_than_ns: int) -> None:
+        now_ns = self._clock.mono_ns()
+        while self._young and now_ns - self._young[0][0] >= older_than_ns:
+            _, file, line = self._young.popleft()
+            file.write(line)
+            file.flush()
 
     def close(self) -> None:
+        self._note(0)
         for file in self._files.values():
             file.close()
         self._files.clear()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -169,3 +171,50 @@ def test_a_list_that_cannot_be_kept_is_said_at_the_start(inbox: Path, tmp_path: 
     with pytest.raises(ConfigError, match="cannot be") as caught:
         tap.open(lambda alarm: None)
     assert "seen=FILE" in caught.value.hint or "seen=" in caught.value.hint
+
+
+@pytest.mark.soak
+def test_a_killed_line_leaves_no_file_out(inbox: Path, tiny_plan: Path, tmp_path: Path) -> None:
+    """SIGKILL again and again while files arrive; what was published is read from the journal."""
+    journal = tmp_path / "journal.sqlite"
+    command = [sys.executable, "-m", "skrd4ad", "stream", "--plan", str(tiny_plan), "--json"]
+    command += ["--camera", f"watch:{inbox}", "--journal", str(journal)]
+    command += ["--events", "tcp://127.0.0.1:0", "--maps", "tcp://127.0.0.1:0"]
+    names = [f"{number:03}.png" for number in range(300)]
+
+    def write() -> None:
+        for number, name in enumerate(names):
+            picture(tmp_path / "x.png", number % 200).rename(inbox / name)
+            time.sleep(0.05)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    kills = 0
+    while writer.is_alive():
+        line = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert line.stdout is not None
+        line.stdout.readline()  # READY
+        time.sleep(1.1)
+        line.kill()
+        line.wait(10)
+        line.stdout.close()
+        kills += 1
+    line = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert line.stdout is not None
+    line.stdout.readline()
+    deadline = time.monotonic() + 60
+    seen = inbox / ".skrd4ad-seen"
+    while {json.loads(text)[0] for text in seen.read_text().splitlines()} != set(names):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    line.terminate()
+    line.stdout.read()
+    assert line.wait(20) == 0
+    line.stdout.close()
+    with sqlite3.connect(journal) as database:
+        rows = database.execute("SELECT part_id FROM events WHERE kind = 'res'").fetchall()
+    counts = Counter(row[0] for row in rows)
+    twice = sum(count > 1 for count in counts.values())
+    print(f"\n{kills} kills, {len(rows)} results for {len(counts)} files, {twice} judged again")
+    assert set(counts) == set(names)
+    assert max(counts.values()) <= 1 + kills
