@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Literal, get_args
 
+from .errors import ConfigError
 from .redaction import redacted
 
 Format = Literal["text", "json"]
@@ -55,6 +56,7 @@ class JsonFormatter(logging.Formatter):
 def configure(form: Format | None = None, prefix: str = "") -> None:
     """Log to stderr. None: as the environment says, else text. Children inherit the choice.
 
+    Raises ConfigError for a format or level in the environment that does not exist.
     `prefix` tells the lines of a child process apart from the line's own.
     """
     global _handler
@@ -64,12 +66,17 @@ def configure(form: Format | None = None, prefix: str = "") -> None:
     elif root.handlers:
         return  # somebody runs us inside their own program and logs in their own way
     chosen = form or os.environ.get(FORMAT_VARIABLE, "text")
+    wanted = os.environ.get(LEVEL_VARIABLE, "INFO")
+    level = logging.getLevelName(wanted.upper())
+    if chosen not in FORMATS:
+        raise ConfigError(f"{FORMAT_VARIABLE}={chosen} is no form of the log", "text or json")
+    if not isinstance(level, int):
+        raise ConfigError(f"{LEVEL_VARIABLE}={wanted} is no level", "DEBUG, INFO, WARNING or ERROR")
     os.environ[FORMAT_VARIABLE] = chosen
     _handler = logging.StreamHandler()
     _handler.setFormatter(JsonFormatter() if chosen == "json" else TextFormatter(prefix + TEXT))
     root.addHandler(_handler)
-    level = logging.getLevelName(os.environ.get(LEVEL_VARIABLE, "INFO").upper())
-    root.setLevel(level if isinstance(level, int) else logging.INFO)
+    root.setLevel(level)
     logging.captureWarnings(True)
     sys.excepthook = _log_crash
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,19 @@ def test_a_user_s_mistake_is_one_json_line_when_a_program_reads_the_log(tmp_path
     assert found["message"] == "no plan is named"
     assert found["exit_code"] == 2
     assert found["hint"]
+
+
+@pytest.mark.parametrize("setting", ["SKRD4AD_LOG_FORMAT=xml", "SKRD4AD_LOG=LOUD"])
+def test_a_log_that_does_not_exist_is_a_usage_error(setting: str) -> None:
+    name, _, value = setting.partition("=")
+    done = subprocess.run(
+        [sys.executable, "-m", "skrd4ad", "doctor"],
+        env={**os.environ, name: value},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert setting in done.stderr
+    assert "Traceback" not in done.stderr
