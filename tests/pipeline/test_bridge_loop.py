@@ -45,5 +45,10 @@ def test_a_server_that_hangs_is_left_behind(
     assert time.monotonic() - began < 5
     assert "abandoned" in caplog.text
     let_go.set()
-    thread.close()
-    assert not thread._thread.is_alive()
+    deadline = time.monotonic() + 30
+    while asyncio.all_tasks(thread._loop):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    thread._loop.call_soon_threadsafe(thread._loop.stop)
+    thread._thread.join(30)
+    thread._loop.close()
