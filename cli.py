@@ -59,7 +59,7 @@ VERBS = (
     Verb("calibrate", "calibration.calibrate", "good images -> threshold stored in the plan"),
     Verb("stream", "pipeline.stream", "the line: camera -> verdicts over ZeroMQ"),
     Verb("inspect", "pipeline.inspection", "a folder or files through the same path, offline"),
-    Verb("listen", "pipeline.listen", "subscribe, show, record, check the stream's health"),
+    Verb("listen", "pipeline.listen", "subscribe, show, record; is it camera, box or network?"),
     Verb("serve", "pipeline.serve", "the operator's page in a browser, its own process"),
     Verb("ablate", "trainer.ablation", "every row of the ablation table, trained and compared"),
     Verb("reproduce", "trainer.reproduce", "the poster's tables beside ours"),
