@@ -7,13 +7,14 @@ and above is full red.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .records import Result, Verdict
+from .records import Defect, Result, Verdict
 
 Value = TypeVar("Value", bound=np.generic)
 _LABEL_COLOURS = {
@@ -44,8 +45,7 @@ def draw_overlay(pixels: NDArray[np.uint8], result: Result) -> NDArray[np.uint8]
         return _labelled(_enlarge(pixels, factor), result)
     values = map_on_image(result.anomaly_map, result.map_to_image, (height, width))
     canvas = _enlarge(_tint(pixels, values, result.threshold), factor)
-    if result.verdict in (Verdict.NG, Verdict.REVIEW):
-        _outline(canvas, _enlarge(values, factor) > result.threshold)
+    _outline(canvas, result.defects, factor)
     return _labelled(canvas, result)
 
 
@@ -84,10 +84,15 @@ def _enlarge(array: NDArray[Value], factor: int) -> NDArray[Value]:
     return np.ascontiguousarray(array.repeat(factor, axis=0).repeat(factor, axis=1))
 
 
-def _outline(canvas: NDArray[np.uint8], above: NDArray[np.bool_]) -> None:
-    contours, _ = cv2.findContours(above.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, contours, -1, (0, 0, 0), 3)
-    cv2.drawContours(canvas, contours, -1, (255, 255, 255), 1)
+def _outline(canvas: NDArray[np.uint8], defects: Sequence[Defect], factor: int) -> None:
+    """What was judged to be a defect, and not whatever is warm: areas may be ignored or small."""
+    # A pixel's centre lies in the middle of its enlarged block.
+    outlines = [
+        np.array(one.contour_px, np.int32).reshape(-1, 1, 2) * factor + factor // 2
+        for one in defects
+    ]
+    cv2.polylines(canvas, outlines, True, (0, 0, 0), 3)
+    cv2.polylines(canvas, outlines, True, (255, 255, 255), 1)
 
 
 def _labelled(canvas: NDArray[np.uint8], result: Result) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from skrd4ad import cli
 from skrd4ad.engine.images import read_rgb
+from skrd4ad.pipeline.defects import Place, describe, grow_areas
 from skrd4ad.pipeline.inspection import list_files
 from skrd4ad.pipeline.overlay import draw_overlay, map_on_image
 from skrd4ad.pipeline.records import Latency, Part, Result, Verdict
@@ -152,9 +154,14 @@ def test_defects_are_outlined_and_an_uninspected_part_has_only_its_label() -> No
     pixels = np.full((400, 400, 3), 100, np.uint8)
     values = np.zeros((400, 400), np.float32)
     values[100:150, 100:150] = 0.8
-    drawn = draw_overlay(pixels, result(Verdict.NG, values))
+    values[300:320, 300:320] = 0.8  # in an area that is ignored
+    place = Place((1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (400, 400))
+    areas = grow_areas(values, 0.5, 0.5)
+    defects = describe(areas, np.array([True, False]), values, place, "image", 0.5)
+    drawn = draw_overlay(pixels, replace(result(Verdict.NG, values), defects=defects))
     label_px = drawn.shape[0] - 400
     assert drawn[label_px + 100, 125].tolist() == [255, 255, 255]
+    assert drawn[label_px + 300, 310].tolist() == drawn[label_px + 310, 310].tolist()
     err = draw_overlay(pixels, result(Verdict.ERR, None))
     assert np.array_equal(err[label_px:], pixels)
     assert not np.array_equal(err[:label_px, :50], drawn[:label_px, :50])
