@@ -2,6 +2,9 @@
 
 import sys
 
-from .cli import main
+try:
+    from .cli import command
+except KeyboardInterrupt:  # before there is anything that could say so more kindly
+    sys.exit(130)
 
-sys.exit(main())
+command()

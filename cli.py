@@ -11,8 +11,9 @@ import importlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from . import __version__, logs
 from .errors import MissingExtra, SkrdError
@@ -90,9 +91,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Errors of the world become one sentence, one hint and an exit code."""
-    arguments = build_parser().parse_args(argv)
-    verb = next(verb for verb in VERBS if verb.name == arguments.verb)
     try:
+        arguments = build_parser().parse_args(argv)
+        verb = next(verb for verb in VERBS if verb.name == arguments.verb)
         module = importlib.import_module(f".{verb.module}", __package__)
         parser = argparse.ArgumentParser(
             prog=f"skrd4ad {verb.name}",
@@ -133,9 +134,33 @@ def _say(error: SkrdError) -> int:
     return error.exit_code
 
 
-def main_stream() -> int:
+def command() -> None:
+    """The program `skrd4ad`: `main`, then the end of the process."""
+    code = main()
+    if sys.argv[1:2] == ["stream"]:
+        _leave_line(code)
+    sys.exit(code)
+
+
+def main_stream() -> None:
     """`skrd4ad-stream ...` is `skrd4ad stream ...`."""
-    return main(["stream", *sys.argv[1:]])
+    _leave_line(main(["stream", *sys.argv[1:]]))
+
+
+def _leave_line(code: int) -> NoReturn:
+    """End the line's process with `code`, also past a camera or engine that has not returned.
+
+    Python unwinds daemon threads as it ends. Inside C++ (OpenCV, a camera's SDK) that is an abort:
+    134 instead of our exit code, and a core dump. Where one is left the process ends at once;
+    the line has closed its files and sockets by then.
+    """
+    if not any(thread.daemon for thread in threading.enumerate()):
+        sys.exit(code)
+    logging.shutdown()
+    try:
+        sys.stdout.flush()
+    finally:
+        os._exit(code)
 
 
 if __name__ == "__main__":

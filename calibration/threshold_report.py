@@ -158,6 +158,10 @@ def histogram_svg(
         f'<text x="{_MARGIN}" y="{_HEIGHT - 4}">{low:.4g}</text>'
         f'<text x="{_WIDTH - _MARGIN}" y="{_HEIGHT - 4}" text-anchor="end">score {high:.4g}</text>'
     )
+    legend = (
+        f'<text x="{_WIDTH / 2}" y="{_HEIGHT - 4}" text-anchor="middle">{scores.size} good parts '
+        f"above the axis, {defect_scores.size} labelled defects below</text>"
+    )
     axis = (
         f'<line x1="{_MARGIN}" x2="{_WIDTH - _MARGIN}" y1="{base:.1f}" y2="{base:.1f}" '
         'stroke="currentColor"/>'
@@ -165,7 +169,7 @@ def histogram_svg(
     said = f"{scores.size} good parts above the axis, {defect_scores.size} defects below"
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{said}">'
-        f"{''.join(bars)}{axis}{''.join(lines)}{ends}</svg>"
+        f"{''.join(bars)}{axis}{''.join(lines)}{ends}{legend}</svg>"
     )
 
 

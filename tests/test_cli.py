@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from skrd4ad import __version__
+from skrd4ad import __version__, cli
 from skrd4ad.cli import VERBS, main
 
 
@@ -59,3 +59,11 @@ def test_a_missing_extra_is_named() -> None:
     assert "needs the package 'torch'" in done.stderr
     assert "skrd4ad[train]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_before_the_verb_is_known_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "build_parser", interrupted)
+    assert main(["stream"]) == cli.EXIT_INTERRUPTED

@@ -267,3 +267,14 @@ def test_memory_stays_flat_over_ten_thousand_parts(tiny_plan: Path) -> None:
     early, last = memory_slope(tiny_plan, 10_000)
     print(f"RSS {early:.1f} -> {last:.1f} MiB over 10 000 parts")
     assert last - early < 8.0, f"{early:.1f} -> {last:.1f} MiB"
+
+
+def test_a_refused_engine_is_exit_code_4_while_a_camera_still_opens(tiny_plan: Path) -> None:
+    """The camera draws its parts in C++ when the process ends: that was an abort, code 134."""
+    process = stream(
+        "--camera", "test:seed=1,size=1024", "--plan", tiny_plan, "--backend", "tensorrt", *FREE
+    )
+    error = process.communicate(timeout=PATIENCE_S)[1]
+    assert process.returncode == 4, error
+    assert error.count("error: ") == 1
+    assert "left behind" in error, "the camera was to be busy still"
