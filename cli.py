@@ -7,6 +7,7 @@ verb is used, so that `stream` starts without torch and `--help` starts at once.
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import logging
 import os
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 from . import __version__, logs
-from .errors import MissingExtra, SkrdError
+from .errors import ConfigError, MissingExtra, SkrdError
 from .redaction import redacted
 
 EXIT_INTERRUPTED = 130
@@ -37,9 +38,16 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows a default only where there is one to show."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False or action.default == []:
+        if action.default is None or action.default is False or action.default in ([], ""):
             return action.help
         return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """A wrong option is one sentence and a hint like any other mistake, not a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SystemExit(_say(ConfigError(message, f"{self.prog} --help has the options")))
 
 
 class Verb(NamedTuple):
@@ -77,25 +85,34 @@ VERBS = (
 def build_parser() -> argparse.ArgumentParser:
     """The top level: the verb table and nothing else (no verb is imported)."""
     table = "\n".join(f"  {verb.name:11} {verb.job}" for verb in VERBS)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="skrd4ad",
         usage="skrd4ad VERB [options]      (skrd4ad VERB --help for the options)",
         description=f"Real-time visual inspection, SK-RD4AD.\n\nverbs:\n{table}\n\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"skrd4ad {__version__}")
-    parser.add_argument("verb", choices=[verb.name for verb in VERBS], metavar="VERB")
+    parser.add_argument("verb", type=_verb, metavar="VERB")
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
+
+
+def _verb(name: str) -> Verb:
+    for verb in VERBS:
+        if verb.name == name:
+            return verb
+    near = difflib.get_close_matches(name, [verb.name for verb in VERBS], n=1, cutoff=0.5)
+    meant = f"; did you mean '{near[0]}'?" if near else ""
+    raise argparse.ArgumentTypeError(f"there is no verb '{name}'{meant}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Errors of the world become one sentence, one hint and an exit code."""
     try:
         arguments = build_parser().parse_args(argv)
-        verb = next(verb for verb in VERBS if verb.name == arguments.verb)
+        verb: Verb = arguments.verb
         module = importlib.import_module(f".{verb.module}", __package__)
-        parser = argparse.ArgumentParser(
+        parser = Parser(
             prog=f"skrd4ad {verb.name}",
             description=(module.__doc__ or verb.job).partition("\n\n")[0],
             epilog=EXIT_CODES,

@@ -22,7 +22,7 @@ from ..engine.backends.base import BACKEND_CHOICES, open_engine
 from ..engine.images import read_rgb
 from ..engine.plan import Plan, load_plan, replace_threshold
 from ..engine.spec import ImageBaseline, Threshold
-from ..errors import CalibrationError, ConfigError
+from ..errors import CalibrationError, ConfigError, DataError
 from .folds import pooled_scores, read_folds
 from .look import baseline_of, look_at
 from .scoring import check_held_out, file_sha256, images_in, read_split, score_images
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Score, choose, report, store. Nothing is written unless everything before it succeeded."""
     _check_options(arguments)
     plan = load_plan(arguments.plan)
-    defects = images_in(arguments.defects) if arguments.defects else []
+    defects = _labelled_defects(arguments.defects) if arguments.defects else []
     scores, defect_scores, source = _scores(arguments, plan, defects)
     before = plan.manifest.threshold
     chosen = choose(arguments, scores, defect_scores, source, before.revision if before else 0)
@@ -153,6 +153,19 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             "--folds brings its own images", "leave out --run and --images, or leave out --folds"
         )
+
+
+def _labelled_defects(folder: Path) -> list[Path]:
+    """Images below `folder`. Raises DataError where good parts lie among them (`test/good`)."""
+    paths = images_in(folder)
+    good = [path for path in paths if "good" in path.relative_to(folder).parts[:-1]]
+    if good:
+        raise DataError(
+            f"--defects {folder} holds good parts too: {len(good)} of its {len(paths)} images, "
+            f"such as {good[0].relative_to(folder)}",
+            "name a folder of defects alone; good parts among them would lower the threshold",
+        )
+    return paths
 
 
 def _scores(

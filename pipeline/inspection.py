@@ -258,4 +258,5 @@ def _write_table(path: Path, rows: list[dict[str, str]]) -> None:
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    # A file's name need not be UTF-8: its bytes go into the table as they are.
+    write_atomically(path, text.getvalue().encode(errors="surrogateescape"))

@@ -114,7 +114,8 @@ class Station(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 def load_station(path: Path) -> Station:
     """Read a station file. Raises ConfigError naming file, key and the nearest known key."""
     try:
-        return msgspec.convert(yaml.safe_load(path.read_bytes()) or {}, Station)
+        found = yaml.safe_load(path.read_bytes())
+        return msgspec.convert({} if found is None else found, Station)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", "check the path") from error
     except yaml.YAMLError as error:

@@ -19,7 +19,7 @@ from ..engine.backends.base import open_engine
 from ..engine.plan import Plan, load_plan
 from ..engine.preprocess import check_input_spec
 from ..engine.spec import Threshold
-from ..errors import ConfigError, EngineError
+from ..errors import CalibrationError, ConfigError, EngineError
 from ..redaction import redacted
 from . import wire_messages as wire
 from .line_plan import LinePlan
@@ -158,7 +158,7 @@ def _plan_regions(plan: Plan, names: Collection[str]) -> Regions | None:
             return one
     if stored:
         theirs = ", ".join(f"'{one.camera}'" for one in stored)
-        raise ConfigError(
+        raise CalibrationError(
             f"{plan.path} has regions for camera {theirs}, but none for '{_first(names)}'",
             "calibrate regions for this camera, or say regions: none in the station file",
         )

@@ -43,7 +43,30 @@ def test_an_unknown_verb_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as stop:
         main(["strem"])
     assert stop.value.code == 2
-    assert "strem" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "error: argument VERB: there is no verb 'strem'; did you mean 'stream'?\n"
+        "try:   skrd4ad --help has the options\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["stream", "--count", "0"], "argument --count: must be at least 1"),
+        (["calibrate", "sea"], "invalid choice: 'sea'"),
+        (["listen", "--conect", "tcp://127.0.0.1:5555"], "--conect"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence_and_a_hint(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ")
+    assert sentence in error
+    assert hint.startswith(f"try:   skrd4ad {arguments[0]}")
 
 
 def test_a_missing_extra_is_named() -> None:

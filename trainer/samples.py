@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ..engine.images import IMAGE_SUFFIXES
+from ..errors import DataError
 
 GOOD = "good"
 """The label of an image without a defect, whatever its folder was called."""
@@ -56,14 +58,25 @@ def natural_key(path: Path) -> tuple[object, ...]:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files directly inside `folder`, sorted; hidden files are skipped."""
+    """The image files directly inside `folder`, sorted; hidden files are skipped.
+
+    Raises DataError for a path that is not UTF-8: no split, table or report could name the image.
+    """
     if not folder.is_dir():
         return []
-    files = (
+    files = [
         path
         for path in folder.iterdir()
         if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    ]
+    for path in files:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{os.fsencode(path)!r}: the name of this image is not UTF-8",
+                "rename it, and others in that folder",
+            ) from None
     return sorted(files, key=natural_key)
 
 

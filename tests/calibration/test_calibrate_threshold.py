@@ -5,6 +5,7 @@ import hashlib
 import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -297,3 +298,15 @@ def test_an_escape_rate_lowers_the_threshold_only_where_it_must(plan, parts, tmp
     assert "24 labelled defects cannot bound" in capsys.readouterr().err
     assert main([*arguments[:6], "--escape-rate", "0.2"]) == 2
     assert "--escape-rate needs --defects" in capsys.readouterr().err
+
+
+def test_good_parts_among_the_defects_are_refused(plan, parts, tmp_path, capsys):
+    """`--defects test/` of the MVTec layout: its good/ would pull the threshold down."""
+    before = plan.read_bytes()
+    for name in ("good", "scratch"):
+        shutil.copytree(parts[0].parent, tmp_path / "test" / name)
+    arguments = ["calibrate", "threshold", "--plan", str(plan), "--images", _folder(parts)]
+    arguments += ["--defects", str(tmp_path / "test"), "--escape-rate", "0.2"]
+    assert main(arguments) == 2
+    assert "holds good parts too" in capsys.readouterr().err
+    assert plan.read_bytes() == before

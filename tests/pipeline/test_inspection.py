@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,15 @@ def test_each_file_gets_a_row_an_overlay_and_a_place_in_the_table(
     for row in rows:
         # 100 pixels wide is enlarged four times for the label.
         assert read_rgb(row["overlay"]).shape[1] == 400
+
+
+def test_a_name_that_is_not_utf8_keeps_its_bytes_in_the_table(
+    tiny_plan: Path, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "calm.png").rename(folder / os.fsdecode(b"calm\xff.png"))
+    out = tmp_path / "out"
+    assert cli.main(["inspect", "--plan", str(tiny_plan), str(folder), "--out", str(out)]) == 0
+    assert b"calm\xff.png" in (out / "results.csv").read_bytes()
 
 
 def test_unreadable_files_are_err_rows_and_exit_code_2(

@@ -63,6 +63,7 @@ def test_the_shipped_station_is_valid() -> None:
         ("version: 2", "version: invalid enum value", ""),
         ("cameras: {", "line 1 is not YAML", ""),
         ("- 3", "the file: expected `object`", ""),
+        ("[]", "the file: expected `object`", ""),
     ],
 )
 def test_a_wrong_file_names_file_key_and_nearest_key(

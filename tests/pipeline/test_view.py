@@ -443,7 +443,7 @@ def test_regions_of_other_cameras_only_are_not_taken_for_none(
         Regions(image_width=WIDTH, image_height=HEIGHT, regions=(lead,), camera="left"),
     )
     code, _, errors = verb(capsys, "stream", "--station", station(plant))
-    assert code == 2
+    assert code == 5
     assert "has regions for camera 'left', but none for 'top'" in errors
     code, out, _ = verb(
         capsys, "inspect", "--plan", plant / "part.plan", "--camera", "left", plant / "clean"

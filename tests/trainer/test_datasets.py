@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,11 @@ def test_real_transistor_folder(shared_data: Path) -> None:
     assert dataset.layout == "mvtec"
     assert all(s.mask is not None for s in dataset.test if s.is_defective)
     assert {s.defect for s in dataset.test} >= {"good", "bent_lead", "cut_lead", "misplaced"}
+
+
+def test_an_image_whose_name_is_not_utf8_is_refused_at_once(mvtec: Path) -> None:
+    """It was found out after the training, when the split was written."""
+    folder = mvtec / "bottle" / "train" / "good"
+    (folder / "0.png").rename(folder / os.fsdecode(b"0\xff.png"))
+    with pytest.raises(DataError, match="is not UTF-8"):
+        find_dataset(mvtec, "bottle")
