@@ -9,7 +9,9 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -52,22 +54,22 @@ def encode_jpeg(
 ) -> tuple[bytes, tuple[int, int], tuple[float, float]]:
     """(JPEG file, (height, width), (sx, sy)) of uint8 (h, w, 3) RGB, shrunk to `max_side_px`.
 
-    Never enlarged. The integer shrinking of Pillow's `reduce` comes first: a 5-megapixel image
-    costs a third of what an exact filter would, and nobody measures in these pictures.
+    Never enlarged. OpenCV, because it lets the line's threads run meanwhile: Pillow holds the
+    interpreter while it compresses into memory, 2 ms for 640 x 640 pixels.
     """
     height, width = pixels.shape[0], pixels.shape[1]
-    image = Image.fromarray(pixels)
     factor = max_side_px / max(height, width)
+    small: Any = pixels
     if factor < 1.0:
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.5)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return (
-        buffer.getvalue(),
-        (image.height, image.width),
-        (width / image.width, height / image.height),
+        small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
+    done, jpeg = cv2.imencode(
+        ".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )
+    assert done, "OpenCV compresses every uint8 RGB image"
+    shown_height, shown_width = small.shape[:2]
+    scale = (width / shown_width, height / shown_height)
+    return jpeg.tobytes(), (shown_height, shown_width), scale
 
 
 def decode_jpeg(jpeg: bytes, described: PictureFields) -> NDArray[np.uint8]:

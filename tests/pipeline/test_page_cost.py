@@ -84,12 +84,15 @@ def test_an_open_page_moves_the_line_s_p99_by_at_most_ten_percent(
 ) -> None:
     turns = int(os.environ.get("SKRD4AD_PAGE_TURNS", "5"))
     without, with_page = in_turns(page_processes, tmp_path, tiny_plan, turns, int(20 * RATE))
-    ratio = p99([one for turn in with_page for one in turn]) / p99(
-        [one for turn in without for one in turn]
-    )
+    pairs = [p99(shown) / p99(alone) for alone, shown in zip(without, with_page, strict=True)]
     for name, group in (("without", without), ("with a page", with_page)):
         each = ", ".join(f"{p99(turn) / 1e3:.2f}" for turn in group)
         middle = statistics.median(one for turn in group for one in turn) / 1e3
         print(f"{name}: p50 {middle:.2f} ms, p99 of each turn {each} ms")
-    print(f"p99 with a page / without: {ratio:.3f}")
+    pooled = p99([one for turn in with_page for one in turn]) / p99(
+        [one for turn in without for one in turn]
+    )
+    # Each turn against the one beside it, because other work on the machine comes in bursts.
+    ratio = statistics.median(pairs)
+    print(f"p99 with a page / without: median of the pairs {ratio:.3f}, all turns {pooled:.3f}")
     assert ratio <= 1.10
