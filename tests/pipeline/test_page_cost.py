@@ -10,10 +10,13 @@ import os
 import shutil
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import psutil
 import pytest
 from skrd4ad.pipeline.subscriber import Subscriber
 from skrd4ad.pipeline.wire import ResultMessage
@@ -42,6 +45,16 @@ def latencies_us(stream: Subscriber, parts: int, patience_s: float) -> list[int]
     return found
 
 
+@contextmanager
+def cpu_told(line: psutil.Process, name: str, parts: int) -> Iterator[None]:
+    """Print what the line's process itself worked for a part: other work hardly moves that."""
+    before = line.cpu_times()
+    yield
+    after = line.cpu_times()
+    spent = after.user + after.system - before.user - before.system
+    print(f"{name}: the line took {1e3 * spent / parts:.2f} ms of CPU a part")
+
+
 def in_turns(
     kit: ModuleType, folder: Path, plan: Path, turns: int, parts: int
 ) -> tuple[list[list[int]], list[list[int]]]:
@@ -51,18 +64,21 @@ def in_turns(
     without: list[list[int]] = []
     with_page: list[list[int]] = []
     page = None
+    line = psutil.Process(stream.popen.pid)
     try:
         with Subscriber(ports.events) as events:
             latencies_us(events, int(2 * RATE), 120.0)  # warm
             for turn in range(2 * turns):
                 if turn % 2 == 0:
-                    without.append(latencies_us(events, parts, 60 + parts / RATE * 4))
+                    with cpu_told(line, "without", parts):
+                        without.append(latencies_us(events, parts, 60 + parts / RATE * 4))
                     continue
                 page, url = kit.start_page(folder, ports)
                 with kit.browser_tab(folder, viewport={"width": 1280, "height": 900}) as tab:
                     tab.goto(url)
                     tab.locator("#scene .picture").wait_for()
-                    with_page.append(latencies_us(events, parts, 60 + parts / RATE * 4))
+                    with cpu_told(line, "with a page", parts):
+                        with_page.append(latencies_us(events, parts, 60 + parts / RATE * 4))
                     assert tab.locator("#link").inner_text() == "● live"
                 page.end()
                 page = None
