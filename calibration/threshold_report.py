@@ -64,7 +64,12 @@ def table_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     low, high = facts["false_reject_interval"]
     attainable = f"{facts['attainable_rate']:.2%}"
     if not facts["attained"]:
-        attainable += f"  NOT the target: that needs {facts['images_needed']} images"
+        attainable += "  NOT the target: "
+        if facts["method"] in ("escape", "manual"):
+            asked = "the escape rate" if facts["method"] == "escape" else "--value"
+            attainable += f"{asked} asks for a lower threshold"
+        else:
+            attainable += f"that needs {facts['images_needed']} images"
     rows = [
         ("good images", f"{facts['n_normals']} ({facts['source']})"),
         ("target false rejects", f"{facts['target_false_reject_rate']:.2%}"),

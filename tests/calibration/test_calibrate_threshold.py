@@ -294,6 +294,8 @@ def test_an_escape_rate_lowers_the_threshold_only_where_it_must(plan, parts, tmp
     assert lowered["threshold"] == np.nextafter(scores[4], -np.inf)  # floor(25 * 0.2) = 5
     assert lowered["escape_rate"] == 4 / 24
     assert lowered["attained"] is False
+    assert main([word for word in arguments if word != "--json"] + ["--escape-rate", "0.2"]) == 0
+    assert "NOT the target: the escape rate asks for a lower threshold" in capsys.readouterr().out
     assert main([*arguments, "--escape-rate", "0.01"]) == 5
     assert "24 labelled defects cannot bound" in capsys.readouterr().err
     assert main([*arguments[:6], "--escape-rate", "0.2"]) == 2
