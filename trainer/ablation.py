@@ -30,6 +30,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "rd4ad": {"preset": "rd4ad"},
     "official": {"preset": "official"},
     "gated": {"preset": "poster", "skip_gate": "cosine"},
+    "cosine_only": {"preset": "poster", "loss_reconstruction": 0.0, "loss_skip": 0.0},
     "no_skip": {"preset": "poster", "fusion": "none"},
     "corresponding": {"preset": "poster", "fusion": "corresponding"},
     "additional": {"preset": "poster", "additional_skip": True, "random_layer4": True},

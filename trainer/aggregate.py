@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..engine.spec import RANDOM_LAYER4
+from .preset import PRESETS
 
 FIGURES: dict[str, tuple[str, ...]] = {
     "image AUROC": ("image", "auroc"),
@@ -58,7 +59,18 @@ class Group:
 
 
 def recipe_of(document: dict[str, Any]) -> str:
-    """The row of an ablation table that a result belongs to."""
+    """The row of an ablation table that a result belongs to; a loss of its own is a row of its own.
+
+    Otherwise a run with other loss weights would pass for the preset that it started from.
+    """
+    loss, preset = document["origin"].get("loss", ""), document["origin"].get("preset", "")
+    standard = PRESETS.get(preset)
+    if not loss or standard is None or loss == standard.loss().text():
+        return _row_of(document)
+    return f"{_row_of(document)}, loss {loss}"
+
+
+def _row_of(document: dict[str, Any]) -> str:
     network, preset = document["network"], document["origin"].get("preset", "")
     if not network.get("bottleneck", True):
         return "bottleneck removal"

@@ -34,6 +34,9 @@ class Recipe(NamedTuple):
     skip: float
     skip_loss: SkipLoss
 
+    def loss(self) -> LossWeights:
+        return LossWeights(self.reconstruction, self.cosine, self.skip, self.skip_loss)
+
 
 PRESETS: dict[Preset, Recipe] = {
     # The poster gives no values; these keep L_cosine in charge (docs/method.md).

@@ -160,6 +160,14 @@ def test_our_own_rows_follow_the_poster_s_and_a_random_layer4_is_said(
     assert rows(text, "SK-RD4AD (Ours)")[0].count(NOT_MEASURED) == 1
 
 
+def test_a_run_with_a_loss_of_its_own_does_not_pass_for_its_preset() -> None:
+    ours = result(0, 0.9)
+    ours["origin"] |= {"loss": "0.01 recon + 1 cosine + 0.05 relative skip"}
+    assert recipe_of(ours) == "poster"
+    ours["origin"] |= {"loss": "1 cosine"}
+    assert recipe_of(ours) == "poster, loss 1 cosine"
+
+
 def test_every_printed_row_of_the_poster_is_there(tmp_path: Path) -> None:
     out = tmp_path / "tables.md"
     (tmp_path / "none").mkdir()
