@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Test processes. Half of the suite's time is waiting (for sockets, cameras, brokers): one more than two cores.
+JOBS ?= 3
 
-.PHONY: help demo test check lint cameras soak gpu engine-proof install rollback uninstall clean
+.PHONY: help demo test check lint reference cameras soak gpu engine-proof install rollback uninstall clean
 
 help:
 	@echo 'make demo    render parts, train, compile, calibrate, stream, listen; results in demo/'
 	@echo 'make test    the whole test suite'
 	@echo 'make check   lint, types and the test suite'
+	@echo 'make reference   write docs/reference/ from the code'
 	@echo 'make cameras GigE Vision, USB3 Vision and GStreamer cameras for .venv (docs/cameras.md)'
 	@echo 'make soak    the longer proofs (minutes to an hour)'
 	@echo 'make gpu     the proofs that need an NVIDIA GPU (fails where there is none)'
@@ -35,7 +38,7 @@ demo: $(READY)
 	@$(BIN)/skrd4ad demo --out demo
 
 test: $(READY)
-	@$(BIN)/python -m pytest -q -m 'not soak and not gpu'
+	@$(BIN)/python -m pytest -q -m 'not soak and not gpu' -n $(JOBS) --dist loadfile
 
 lint: $(READY)
 	@$(BIN)/ruff check .
@@ -43,6 +46,9 @@ lint: $(READY)
 	@MYPYPATH=$(VENV)/src $(BIN)/mypy -p skrd4ad
 
 check: lint test
+
+reference: $(READY)
+	@$(BIN)/python -m skrd4ad.reference docs/reference
 
 cameras: $(READY)
 	@$(BIN)/python -m pip install --quiet --editable '.[aravis]' \
