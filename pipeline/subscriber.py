@@ -13,6 +13,7 @@ With `replay`, events that were lost on the way are fetched from the box's journ
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections import deque
@@ -80,6 +81,10 @@ MAPS_OPTIONS: dict[int, int] = {
     zmq.TCP_KEEPALIVE_INTVL: 1,
     zmq.TCP_KEEPALIVE_CNT: 2,
 }
+REDIAL_NS = 10_000_000_000
+"""Silence after which the box is called anew. libzmq gives an endpoint up for good when it meets
+something else there once (a box with keys, another kind of socket), also when the right one comes.
+"""
 _FILL_STEP_MS = 50
 _LAST_REPLAY_S = 1.0
 """After BYE, how long to wait for lost events: the box is closing its journal."""
@@ -124,11 +129,14 @@ class Subscriber:
         self._replay: ReplayClient | None = None
         self._events: zmq.Socket[bytes] | None = None
         self._link: LinkWatch | None = None
+        self._heard_ns = 0
+        """When an event last came, or the box was last called (monotonic)."""
         self._maps: zmq.Socket[bytes] | None = None
 
     def open(self) -> None:
         """Connect. Returns at once: whether anybody answers shows in `status`."""
         self._zmq = zmq.Context()
+        self._heard_ns = self._clock.mono_ns()
         try:
             if self.maps is not None:
                 # First the maps, so that they are subscribed when the publisher sees the events.
@@ -165,6 +173,7 @@ class Subscriber:
         deadline_ns = self._clock.mono_ns() + int(timeout_s * 1e9)
         while not self._waiting:
             self._ask_for_gaps()
+            self._redial_if_silent()
             left_ns = deadline_ns - self._clock.mono_ns()
             step_ms = max(left_ns // 1_000_000, 0)
             if self._filler.busy:
@@ -173,6 +182,7 @@ class Subscriber:
             if self._link is not None and self._link.monitor in ready:
                 self._link.state()
             if self._events is not None and self._events in ready:
+                self._heard_ns = self._clock.mono_ns()
                 self._take(self._events.recv_multipart())
             elif self._maps is not None and self._maps in ready:
                 self._take(self._maps.recv_multipart())
@@ -295,6 +305,21 @@ class Subscriber:
             ) from None
         self._poller.register(socket, zmq.POLLIN)
         return socket
+
+    def _redial_if_silent(self) -> None:
+        now_ns = self._clock.mono_ns()
+        if now_ns - self._heard_ns < REDIAL_NS:
+            return
+        self._heard_ns = now_ns
+        for socket, endpoint in ((self._maps, self.maps), (self._events, self.connect)):
+            if socket is None or endpoint is None:
+                continue
+            try:
+                socket.disconnect(endpoint)
+            except zmq.ZMQError as error:
+                if error.errno != errno.ENOENT:  # given up already
+                    raise
+            socket.connect(endpoint)
 
     def _take(self, parts: list[bytes]) -> None:
         try:

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=170, help="learned from in an epoch")
     parser.add_argument("--held-out", type=int, default=43, help="checked after an epoch")
     parser.add_argument("--epochs", type=int, default=100, help="share the teacher's one pass")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, help="of torch (default: as many as it takes)")
     parser.add_argument("--half", action="store_true", help="time bf16 and fp16 as well")
     parser.add_argument("--compile", action="store_true", help="time torch.compile as well")
 
@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.backbone not in SHAPES:
         raise ConfigError(f"unknown backbone '{arguments.backbone}'", ", ".join(SHAPES))
-    torch.set_num_threads(arguments.threads)
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
     backbone = arguments.backbone
     x = torch.randn(arguments.batch, 3, arguments.image_size, arguments.image_size)
     kinds = {
