@@ -12,6 +12,8 @@ import pytest
 
 # Two cores: a torch or BLAS pool per test process would only fight over them.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Idle torch threads of one test process must not spin on the cores of the others.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared" / "data"

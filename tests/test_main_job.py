@@ -15,9 +15,11 @@ import pytest
 from skrd4ad.cli import main
 
 RATE = "0.1"
+pytestmark = pytest.mark.timeout(400)
+"""The one run takes 12 s on two free cores; several times that where others use them too."""
 
 
-def skrd4ad(*arguments: str, timeout_s: float = 100.0) -> subprocess.CompletedProcess[str]:
+def skrd4ad(*arguments: str, timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
     """Run one verb as a user would, in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "skrd4ad", *arguments],
