@@ -67,6 +67,10 @@ class FanOut:
 
     def send(self, parts: list[bytes]) -> None:
         """Hand a message to all subscribers that keep up; the others lose it."""
+        # libzmq looks for what subscribers have read only once in about a millisecond, and takes
+        # one for slow that has read everything meanwhile: a fifth map at once would be lost to it.
+        # Asking for EVENTS makes it look now.
+        self._socket.getsockopt(zmq.EVENTS)
         try:
             self._socket.send_multipart(parts, flags=zmq.NOBLOCK)
         except zmq.Again:
