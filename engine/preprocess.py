@@ -12,9 +12,9 @@ from math import isfinite
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..errors import ConfigError
+from .resize import resize
 from .spec import InputSpec
 
 INPUT_MULTIPLE = 32
@@ -51,10 +51,7 @@ def crop_and_resize(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.ui
         raise ValueError(f"expected uint8 (h, w, 3), got {pixels.dtype} {pixels.shape}")
     x, y, width, height = _seen_rectangle(spec, pixels.shape[0], pixels.shape[1])
     seen = np.ascontiguousarray(pixels[y : y + height, x : x + width])
-    if (height, width) == (spec.height, spec.width):
-        return seen
-    resized = Image.fromarray(seen).resize((spec.width, spec.height), Image.Resampling.BILINEAR)
-    return np.asarray(resized)
+    return resize(seen, spec.height, spec.width)
 
 
 def normalise(resized: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 from PIL import Image
+from skrd4ad.engine.gpu_tables import pillow_band
 from skrd4ad.engine.preprocess import (
     check_input_spec,
     crop_and_resize,
@@ -27,12 +28,35 @@ def picture(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("size", [(900, 900), (480, 640), (97, 61), (64, 96), (20, 1000)])
 def test_equals_pillow_and_the_formula(size: tuple[int, int]) -> None:
     pixels = picture(*size)
-    resized = np.asarray(Image.fromarray(pixels).resize((96, 64), Image.Resampling.BILINEAR))
+    across = Image.fromarray(pixels).resize((96, size[0]), Image.Resampling.BILINEAR)
+    resized = np.asarray(across.resize((96, 64), Image.Resampling.BILINEAR))
     expected = (resized / 255.0 - IMAGENET_MEAN) / IMAGENET_STD
     got = to_network_input(pixels, SPEC)
     assert got.dtype == np.float32
     assert got.flags.c_contiguous
     np.testing.assert_array_equal(got, expected.transpose(2, 0, 1).astype(np.float32))
+
+
+@pytest.mark.parametrize("size", [(900, 61), (480, 640), (700, 40)])
+def test_the_pass_across_comes_first_whatever_pillow_would_rather(size: tuple[int, int]) -> None:
+    """By the definition in integers: 22-bit weights, and 8 bits between the passes."""
+    pixels = picture(*size)
+    between = _across(pixels, 96)
+    expected = _across(between.transpose(1, 0, 2), 64).transpose(1, 0, 2)
+    np.testing.assert_array_equal(crop_and_resize(pixels, SPEC), expected)
+
+
+def _across(pixels: np.ndarray, width: int) -> np.ndarray:
+    """One pass along the rows, with the weights that the CUDA kernel takes."""
+    band = pillow_band(pixels.shape[1], width)
+    out = np.empty((pixels.shape[0], width, 3), np.uint8)
+    for column in range(width):
+        first, weights = band.first[column], band.weights[column].astype(np.int64)
+        seen = pixels[:, first : first + len(weights)].astype(np.int64)
+        weights = weights[: seen.shape[1]]
+        total = (seen * weights[None, :, None]).sum(axis=1) + (1 << 21)
+        out[:, column] = np.clip(total >> 22, 0, 255)
+    return out
 
 
 def test_equals_torchvision_s_antialiased_resize_within_one_grey_level() -> None:

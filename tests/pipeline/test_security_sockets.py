@@ -239,7 +239,7 @@ def test_the_same_sender_fills_neither_log_nor_journal(
     box: Box, context: zmq.Context[zmq.Socket[bytes]]
 ) -> None:
     socket = connect(context, box, "control", box.keys_of("anna"))
-    # In batches that fit the box's bound of unread answers: beyond it an answer is dropped, on purpose.
+    # In batches that fit the box's bound of unread answers, beyond which it drops them on purpose.
     for _batch in range(5):
         for _ in range(40):
             socket.send(b"{")
