@@ -112,6 +112,16 @@ def _check_levels(what: str, one: Region | Regions) -> None:
             raise ConfigError(f"{what}: {name} is negative or not a number")
 
 
+def check_drawn_size(regions: Regions, image_size: tuple[int, int]) -> None:
+    """Raise ConfigError when an image of this (height, width) is not what they were drawn on."""
+    if image_size != (regions.image_height, regions.image_width):
+        raise ConfigError(
+            f"the regions were drawn on {regions.image_width} x {regions.image_height} pixels, but "
+            f"the camera gives {image_size[1]} x {image_size[0]}",
+            "draw them again on a picture of this camera",
+        )
+
+
 def region_masks(
     regions: Regions, map_to_image: Affine, map_size: tuple[int, int], image_size: tuple[int, int]
 ) -> tuple[RegionMask, ...]:
@@ -121,12 +131,7 @@ def region_masks(
     image. Raises ConfigError when the image has another size than the regions were drawn on, or a
     region covers no map pixel (it would silently inspect nothing).
     """
-    if image_size != (regions.image_height, regions.image_width):
-        raise ConfigError(
-            f"the regions were drawn on {regions.image_width} x {regions.image_height} pixels, but "
-            f"the camera gives {image_size[1]} x {image_size[0]}",
-            "draw them again on a picture of this camera",
-        )
+    check_drawn_size(regions, image_size)
     free = np.ones(map_size, np.bool_)
     for polygon in regions.ignore:
         free &= ~polygon_mask(polygon, map_to_image, map_size)

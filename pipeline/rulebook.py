@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import msgspec
 
@@ -16,6 +15,8 @@ from ..engine.spec import Threshold
 from . import wire_messages as wire
 from .decide import Rule
 from .view import View
+
+_MOST_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,11 +29,27 @@ class Rulebook:
     """How events name plan and threshold."""
     changes: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """(camera or "" for all, region) -> threshold, from operators."""
+    _rules: dict[tuple[str, View, tuple[int, int]], tuple[Rule, ...]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    """Kept here, so that they go when the rulebook goes."""
 
     def rules(self, camera: str, view: View, image_size: tuple[int, int]) -> tuple[Rule, ...]:
         """One rule for each region of a picture of this size. Raises ConfigError as `view.masks`
         and `view.transform`."""
-        return _rules(self, camera, view, image_size)
+        key = (camera, view, image_size)
+        found = self._rules.get(key)
+        if found is None:
+            if len(self._rules) >= _MOST_KEPT:  # a folder of pictures of ever other sizes
+                self._rules.clear()
+            found = self._rules[key] = self._made(camera, view, image_size)
+        return found
+
+    def _made(self, camera: str, view: View, image_size: tuple[int, int]) -> tuple[Rule, ...]:
+        masks = view.masks(image_size)
+        if not masks:
+            return (Rule(self.value(camera), self.threshold.review_value),)
+        return tuple(_rule(self, camera, mask) for mask in masks)
 
     def value(self, camera: str, region: str = REST, own: float | None = None) -> float:
         """The threshold of a region; `own` is what was stored for it, None where it follows the
@@ -57,16 +74,6 @@ class Rulebook:
             msgspec.structs.replace(self.model, thr_rev=revision),
             {**kept, (camera, region): value},
         )
-
-
-@lru_cache(maxsize=256)
-def _rules(
-    book: Rulebook, camera: str, view: View, image_size: tuple[int, int]
-) -> tuple[Rule, ...]:
-    masks = view.masks(image_size)
-    if not masks:
-        return (Rule(book.value(camera), book.threshold.review_value),)
-    return tuple(_rule(book, camera, mask) for mask in masks)
 
 
 def _rule(book: Rulebook, camera: str, region: RegionMask) -> Rule:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..calibration.correction import Corrected, Correction
-from ..calibration.regions import RegionMask, Regions, region_masks
+from ..calibration.regions import RegionMask, Regions, check_drawn_size, region_masks
 from ..engine.preprocess import map_to_image
 from ..engine.spec import InputSpec
 from ..errors import ConfigError
@@ -24,6 +23,10 @@ class View:
     """The plan's input, with the camera's own region of interest where it has one."""
     correction: Correction | None = None
     regions: Regions | None = None
+    _masks: dict[tuple[int, int], tuple[RegionMask, ...]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    """By picture size. Kept here, so that they go when the plan goes."""
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -55,7 +58,18 @@ class View:
 
     def masks(self, image_size: tuple[int, int]) -> tuple[RegionMask, ...]:
         """The regions on the map, () without any. Raises ConfigError for another picture size."""
-        return () if self.regions is None else _masks(self, image_size)
+        if self.regions is None:
+            return ()
+        found = self._masks.get(image_size)
+        if found is None:
+            # No other size is ever kept: region_masks refuses it.
+            found = self._masks[image_size] = self._drawn(self.regions, image_size)
+        return found
+
+    def _drawn(self, regions: Regions, image_size: tuple[int, int]) -> tuple[RegionMask, ...]:
+        check_drawn_size(regions, image_size)
+        size = (self.spec.height, self.spec.width)
+        return region_masks(regions, map_to_image(self.spec, image_size), size, image_size)
 
 
 def check_view(view: View) -> None:
@@ -78,13 +92,3 @@ def check_view(view: View) -> None:
             "calibrate the lens with --plane, or give mm_per_px in the station file",
         )
     view.masks(size)
-
-
-@lru_cache(maxsize=256)
-def _masks(view: View, image_size: tuple[int, int]) -> tuple[RegionMask, ...]:
-    assert view.regions is not None, "asked for only where there are regions"
-    spec = view.spec
-    size = (spec.height, spec.width)
-    if image_size != (view.regions.image_height, view.regions.image_width):
-        return region_masks(view.regions, (1, 0, 0, 0, 1, 0), size, image_size)
-    return region_masks(view.regions, map_to_image(spec, image_size), size, image_size)

@@ -89,14 +89,7 @@ export class PartsView {
   }
 
   place() {
-    const cards = this.parts.map((part) => {
-      const key = keyOf(part);
-      const card = this.cards.get(key) ?? new Card((shown) => this.page.dialog.open(this.parts, shown, this.page.chosen));
-      card.show(part, this.page.chosen);
-      return [key, card];
-    });
-    this.cards = new Map(cards);
-    byId("gallery").replaceChildren(...cards.map(([, card]) => card.element));
+    this.cards = placeCards(byId("gallery"), this.cards, this.parts, this.page);
   }
 
   async fetchHistory() {
@@ -110,16 +103,29 @@ export class PartsView {
   }
 }
 
-/** A part in a gallery. Also used by the threshold preview. */
-export class Card {
-  constructor(onOpen) {
+/** Fills a gallery, with the cards that are in it already where there are some. Returns those it has now, by part. */
+export function placeCards(gallery, before, parts, page) {
+  const placed = parts.map((part) => {
+    const card = before.get(keyOf(part)) ?? new Card();
+    // Anew each time: a card that stays would step through the parts of the time when it came.
+    card.onOpen = () => page.dialog.open(parts, part, page.chosen);
+    card.show(part, page.chosen);
+    return [keyOf(part), card];
+  });
+  gallery.replaceChildren(...placed.map(([, card]) => card.element));
+  return new Map(placed);
+}
+
+/** A part in a gallery. */
+class Card {
+  constructor() {
     this.picture = make("span", { class: "small" });
     this.scene = new Scene(this.picture, { empty: "no picture" });
     this.badge = make("span", { class: "badge" });
     this.score = make("span", { class: "score" });
     this.name = make("span", { class: "name" });
     this.said = make("span", { class: "said" });
-    this.element = make("button", { type: "button", class: "card", on: { click: () => onOpen(this.part) } },
+    this.element = make("button", { type: "button", class: "card", on: { click: () => this.onOpen() } },
       this.picture, make("span", { class: "line" }, this.badge, this.score), this.name, this.said);
     // Pictures of cards that nobody scrolls to are never fetched.
     new IntersectionObserver((entries, observer) => {

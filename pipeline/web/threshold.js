@@ -1,8 +1,8 @@
 // What another threshold would have made of the parts that were seen; and, for engineers, the order.
 
 import { drawHistogram } from "./charts.js";
-import { byId, count, keyOf, make, memory, number, percent, setText } from "./dom.js";
-import { Card } from "./parts.js";
+import { byId, count, make, memory, number, percent, setText } from "./dom.js";
+import { placeCards } from "./parts.js";
 import { Refused, get, post } from "./server.js";
 import { ask, toast } from "./toast.js";
 
@@ -169,13 +169,7 @@ export class ThresholdView {
       make("table", { class: "compare" }, make("thead", {}, make("tr", {}, ...["", "as judged", `at ${number(found.threshold, 4)}`, ""].map((text) => make("th", { scope: "col", text })))), make("tbody", {}, ...rows)),
       make("p", { class: "soft", text: `Good are parts that people marked so (${found.good_marked}) or that the line passed and nobody objected to.${found.kept ? ` ${count(found.kept)} parts were judged on other grounds than the score (late, areas too small); they stay as they are.` : ""}${found.n_others ? ` ${count(found.n_others)} parts were judged by another region's threshold and are left out.` : ""}` }));
     setText(this.changedTitle, `Parts that would be judged otherwise (${found.changed.length}${found.changed.length === 24 ? " or more" : ""} of those with pictures)`);
-    const cards = found.changed.map((part) => {
-      const card = this.cards.get(keyOf(part)) ?? new Card((shown) => this.page.dialog.open(found.changed, shown, this.page.chosen));
-      card.show(part, this.page.chosen);
-      return [keyOf(part), card];
-    });
-    this.cards = new Map(cards);
-    this.changed.replaceChildren(...cards.map(([, card]) => card.element));
+    this.cards = placeCards(this.changed, this.cards, found.changed, this.page);
     this.showOrder();
   }
 

@@ -37,6 +37,13 @@ THRESHOLD = 1.63
 """Of the arithmetic plan's scores of rendered parts, 1.38 to 1.68, some lie above this."""
 SHOTS = os.environ.get("SKRD4AD_SCREENSHOTS")
 VIEWS = ("live", "parts", "threshold", "regions")
+LONGEST_WORDS = """
+  document.getElementById("caption").textContent = "a part with a long name ".repeat(9);
+  document.getElementById("link").textContent = "no data 59 min";
+  document.getElementById("mini").hidden = false;
+  document.getElementById("mini").textContent = "NOT INSPECTED";
+"""
+"""What stands there when something is wrong, and a part with a long name."""
 VERDICT = re.compile("^(OK|NG)$")
 expect = playwright.expect
 NAMELESS = """() => [...document.querySelectorAll('button, a, input, select, [role=button]')]
@@ -148,15 +155,20 @@ def see_live(scene: Scene) -> None:
     # A reject is held, with its picture and its map over it, both of the same part.
     picture, over = tab.locator("#scene .picture"), tab.locator("#scene .map")
     scene.until(lambda: over.count() == 1 and picture.count() == 1 and loaded_width(over) == 64)
-    assert loaded_width(picture) == 256
+    scene.until(lambda: picture.count() == 1 and loaded_width(picture) == 256)
     # In one step, because the next part may take their place at any moment.
     apart = """() => ['.picture', '.map'].map((kind) => {
       const box = document.querySelector(`#scene ${kind}`)?.getBoundingClientRect();
       return box && [box.x, box.y, box.width, box.height];
     })"""
-    scene.until(lambda: all(places := tab.evaluate(apart)) and places[0][2] > 100)
-    picture_place, map_place = tab.evaluate(apart)
-    assert map_place == pytest.approx(picture_place, abs=1.0)
+    places: list[list[float] | None] = []
+
+    def both_there() -> bool:
+        places[:] = tab.evaluate(apart)
+        return all(places) and places[0][2] > 100
+
+    scene.until(both_there)
+    assert places[1] == pytest.approx(places[0], abs=1.0)
     opacity = "document.documentElement.style.getPropertyValue('--map-opacity')"
     assert float(tab.evaluate(opacity)) == 0.7
     tab.keyboard.press("m")
@@ -224,6 +236,18 @@ def preview_and_order_a_threshold(scene: Scene) -> None:
     passed = table.locator("tr", has_text="Newly passed").locator(".then")
     scene.until(lambda: int(passed.inner_text().replace(" ", "")) > 0)
     expect(tab.locator("#preview-changed .card")).not_to_have_count(0)
+    # Cards stay from one preview to the next, and open the parts that are shown now.
+    tab.locator("#preview-slider").press("ArrowRight")
+    expect(table).not_to_contain_text("at 1.6600")
+    tab.locator("#preview-value").fill("1.66")
+    tab.locator("#preview-value").press("Enter")
+    expect(table).to_contain_text("at 1.6600")
+    card = tab.locator("#preview-changed .card").first
+    name = card.locator(".name").inner_text().split(" · ")[1]
+    card.click()
+    expect(tab.locator("#part-title")).to_contain_text(name)
+    tab.locator("#part").get_by_role("button", name="Close").click()
+    expect(tab.locator("#part")).to_be_hidden()
     scene.shot("threshold")
     assert scene.state()["cameras"][0]["last"]["thr"] == THRESHOLD
     tab.locator("#send-threshold").click()
@@ -296,10 +320,28 @@ def see_every_size(scene: Scene) -> None:
         for view in VIEWS:
             scene.go(view)
             tab.wait_for_timeout(100)
-            assert tab.evaluate("document.documentElement.scrollWidth") <= width, (view, width)
+            assert too_wide(scene, width) == [], view
             assert tab.evaluate(NAMELESS) == []
             scene.shot(f"{view}_{width}")
+    scene.go("live")
+    assert too_wide(scene, 390, LONGEST_WORDS) == []
     tab.set_viewport_size({"width": 1280, "height": 900})
+
+
+def too_wide(scene: Scene, width: int, first: str = "") -> list[str]:
+    """What reaches beyond the right edge, where that makes the page scroll sideways."""
+    found: list[str] = scene.tab.evaluate(
+        "(width) => {"
+        + first
+        + """
+          if (document.documentElement.scrollWidth <= width) return [];
+          return [...document.querySelectorAll("body *")]
+            .filter((one) => one.getBoundingClientRect().right > width + 0.5)
+            .map((one) => `${one.tagName}#${one.id}.${one.className}`);
+        }""",
+        width,
+    )
+    return found
 
 
 def see_it_stop(scene: Scene) -> None:
