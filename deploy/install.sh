@@ -43,7 +43,7 @@ running_lines() {
 }
 
 switch_to() { # the folder of a release
-  ln -s "$1" "$PREFIX/.next"
+  ln -sfn "$1" "$PREFIX/.next" # one of an update that was cut off may be there
   mv -T "$PREFIX/.next" "$PREFIX/current"
 }
 
@@ -133,7 +133,7 @@ uninstall() {
   fi
   for unit in $UNIT_FILES; do rm -f "$UNITS/$unit"; done
   rm -rf "${PREFIX:?}/releases" "$PREFIX/current"
-  rmdir "$PREFIX" 2>/dev/null || true
+  rmdir --ignore-fail-on-non-empty "$PREFIX"
   [ -n "$NO_SYSTEM" ] || systemctl daemon-reload
   say "removed; kept are $ETC, /var/lib/skrd4ad and the user skrd4ad:"
   say "  rm -r $ETC /var/lib/skrd4ad; userdel skrd4ad"

@@ -345,10 +345,12 @@ def _frame(topic: Topic, header: fields.Header) -> list[bytes]:
     if not all(is_name(name) for name in (topic.box, topic.camera) if name):
         raise EncodeError(f"{topic.box!r} or {topic.camera!r} cannot be used in a topic")
     raw = msgspec.json.encode(header)
-    for shorter in shorter_forms(header):
+    # Asked for only when needed: a shorter form costs more than the encoding.
+    forms = shorter_forms(header) if len(raw) > MAX_HEADER_BYTES else iter(())
+    for shorter in forms:
+        raw = msgspec.json.encode(shorter)
         if len(raw) <= MAX_HEADER_BYTES:
             break
-        raw = msgspec.json.encode(shorter)
     if len(raw) > MAX_HEADER_BYTES:
         raise EncodeError(f"the header of {topic} would have {len(raw)} bytes")
     return [topic.encode(), raw]
