@@ -164,6 +164,8 @@ def _announce(
             "plans": facts,
             "events": publisher.events_endpoint,
             "maps": publisher.maps_endpoint,
+            "replay": publisher.replay_endpoint,
+            "control": publisher.control_endpoint,
             "health": health_url(taps),
             "boot": publisher.boot,
             "pid": os.getpid(),

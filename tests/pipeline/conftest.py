@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -34,6 +36,20 @@ def parts() -> ModuleType:
 def box_parts() -> ModuleType:
     """The module tests/pipeline/bridge_parts.py."""
     return _load("bridge_parts")
+
+
+@pytest.fixture
+def box(box_parts: ModuleType) -> Iterator[Any]:
+    """A box that publishes from a thread; nobody listens yet."""
+    opened = box_parts.Box()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def streams() -> ModuleType:
+    """The module tests/pipeline/stream_process.py."""
+    return _load("stream_process")
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -40,21 +37,15 @@ from skrd4ad.pipeline.wire_messages import HealthFields
 PARTS = 40
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
 def decisions_of(path: Path) -> list[dict[str, object]]:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     return [line for line in lines if "cause" in line]
 
 
 def test_every_part_that_was_ordered_is_decided_on_by_its_own_verdict(
-    tiny_plan: Path, tmp_path: Path
+    streams: ModuleType, tiny_plan: Path, tmp_path: Path
 ) -> None:
-    control, record = f"tcp://127.0.0.1:{free_port()}", tmp_path / "gate.jsonl"
+    record = tmp_path / "gate.jsonl"
     station = tmp_path / "station.yaml"
     station.write_text(
         f"""
@@ -67,21 +58,17 @@ gates:
 - output: {{kind: file, path: {record}}}
   delay_ms: 1500
   tolerance_ms: 4000
-publish: {{events: "tcp://127.0.0.1:0", maps: "tcp://127.0.0.1:0", control: "{control}"}}
+publish: {{control: "tcp://127.0.0.1:0"}}
 """
-    )
-    line = subprocess.Popen(
-        [*(sys.executable, "-m", "skrd4ad", "stream", "--station", str(station), "--json")],
-        stdout=subprocess.PIPE,
-        text=True,
     )
     verdicts: dict[int, str] = {}
     gates = None
-    try:
-        assert line.stdout is not None
-        ready = json.loads(line.stdout.readline())
-        with Subscriber(ready["events"]) as events, ControlClient(control) as client:
-            assert events.receive(20.0) is not None
+    with streams.running("--station", station) as line:
+        with (
+            Subscriber(line.ready["events"]) as events,
+            ControlClient(line.ready["control"]) as client,
+        ):
+            assert events.receive(streams.PATIENCE_S) is not None
             for number in range(PARTS):
                 client.trigger(f"A-{number}", "top")
             for item in events.items():
@@ -92,10 +79,7 @@ publish: {{events: "tcp://127.0.0.1:0", maps: "tcp://127.0.0.1:0", control: "{co
                     if gates.passed + gates.rejected == PARTS:
                         break
             client.drain()
-        line.communicate(timeout=20)
-    finally:
-        line.kill()
-        line.wait(10)
+        line.summary()
     found = decisions_of(record)
     assert [one["cam_seq"] for one in found] == list(range(1, PARTS + 1))
     assert [one["part"] for one in found] == [f"A-{number}" for number in range(PARTS)]

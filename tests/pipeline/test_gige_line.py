@@ -4,10 +4,6 @@ the camera is lost is in test_aravis_line.py."""
 
 from __future__ import annotations
 
-import json
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -35,10 +31,7 @@ def fake(gige: ModuleType) -> Iterator[object]:
 class Stream:
     """A stream on the camera, its events as they come, and orders by number."""
 
-    def __init__(self, plan: Path, folder: Path, uri: str) -> None:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            control = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+    def __init__(self, streams: ModuleType, plan: Path, folder: Path, uri: str) -> None:
         station = folder / "station.yaml"
         station.write_text(
             f"""
@@ -47,24 +40,18 @@ cameras:
 - name: top
   uri: "{uri}?width=128&height=96&fps=100&exposure_us=2000&trigger=software"
   trigger: {{limit_ms: 3000, under_way: 64}}
-publish: {{events: "tcp://127.0.0.1:0", maps: "tcp://127.0.0.1:0", control: "{control}"}}
+publish: {{control: "tcp://127.0.0.1:0"}}
 """
         )
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "skrd4ad", "stream", "--station", str(station), "--json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        ready = json.loads(self.process.stdout.readline())
+        self._running = streams.running("--station", station)
+        self._line = self._running.__enter__()
         self.results: list[ResultHeader] = []
         self.over = threading.Event()
         self._listening = threading.Event()
-        self._thread = threading.Thread(target=self._listen, args=(ready["events"],))
+        self._thread = threading.Thread(target=self._listen, args=(self._line.ready["events"],))
         self._thread.start()
         assert self._listening.wait(30)
-        self.control = ControlClient(control, patience_s=20)
+        self.control = ControlClient(self._line.ready["control"], patience_s=20)
         self.given: list[int] = []
 
     def _listen(self, endpoint: str) -> None:
@@ -91,19 +78,17 @@ publish: {{events: "tcp://127.0.0.1:0", maps: "tcp://127.0.0.1:0", control: "{co
         self.control.close()
         assert self.over.wait(30)
         self._thread.join(30)
-        out, _ = self.process.communicate(timeout=30)
-        summary: dict[str, object] = json.loads(out.splitlines()[-1])
+        summary: dict[str, object] = self._line.summary()
         return summary
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+        self._running.__exit__(None, None, None)
 
 
 def test_orders_over_the_socket_come_back_as_events_with_their_ids(
-    fake: object, tiny_plan: Path, tmp_path: Path
+    streams: ModuleType, fake: object, tiny_plan: Path, tmp_path: Path
 ) -> None:
-    stream = Stream(tiny_plan, tmp_path, fake.uri)
+    stream = Stream(streams, tiny_plan, tmp_path, fake.uri)
     try:
         while len(stream.given) < ORDERS:
             stream.order()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -142,30 +140,12 @@ def until(check: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-@contextmanager
-def line(plan: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A real stream with its health address."""
-    command = [sys.executable, "-m", "skrd4ad", "stream", "--plan", str(plan), "--json"]
-    free = ["--events", "tcp://127.0.0.1:0", "--maps", "tcp://127.0.0.1:0"]
-    process = subprocess.Popen(
-        [*command, *free, "--health", "127.0.0.1:0", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        ready = process.stdout.readline()
-        assert ready, process.communicate(timeout=PATIENCE_S)[1]
-        yield process, json.loads(ready)["health"]
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-def test_a_running_line_is_healthy_until_it_hangs_and_again_after(tiny_plan: Path) -> None:
-    with line(tiny_plan, "--camera", "test:rate=20") as (process, url):
+def test_a_running_line_is_healthy_until_it_hangs_and_again_after(
+    streams: ModuleType, tiny_plan: Path
+) -> None:
+    options = ("--camera", "test:rate=20", "--health", "127.0.0.1:0")
+    with streams.running("--plan", tiny_plan, *options) as line:
+        process, url = line.process, line.ready["health"]
         until(lambda: get(url, "/readyz")[0] == 200, "ready")
         assert get(url, "/healthz") == (200, "ok\n")
         until(lambda: get(url, "/metrics")[0] == 200, "metrics")
@@ -181,8 +161,7 @@ def test_a_running_line_is_healthy_until_it_hangs_and_again_after(tiny_plan: Pat
         os.kill(process.pid, signal.SIGCONT)
         until(lambda: get(url, "/readyz")[0] == 200, "ready again")
         process.terminate()
-        process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 0
+        line.summary()
         assert get(url, "/healthz")[0] == 0
 
 

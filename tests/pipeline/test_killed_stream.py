@@ -3,17 +3,14 @@ published is stored, no part has two results, and none that the journal knows of
 
 from __future__ import annotations
 
-import json
 import random
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from skrd4ad.errors import SkrdError
@@ -24,12 +21,6 @@ from skrd4ad.pipeline.subscriber import Subscriber
 from skrd4ad.pipeline.wire import ResultMessage, decode
 
 PATIENCE_S = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @dataclass
@@ -44,9 +35,15 @@ class Life:
     """Trigger number -> part id, of the orders that were answered with a number."""
 
 
-def live(folder: Path, plan: Path, number: int, moment_s: float, end: signal.Signals) -> Life:
+def live(
+    streams: ModuleType,
+    folder: Path,
+    plan: Path,
+    number: int,
+    moment_s: float,
+    end: signal.Signals,
+) -> Life:
     """Start a stream with a triggered camera and a running one, feed it, end it at a moment."""
-    control = f"tcp://127.0.0.1:{free_port()}"
     station = folder / "station.yaml"
     station.write_text(
         f"""
@@ -55,19 +52,11 @@ cameras:
 - {{name: orders, uri: "test:size=64,bank=2,trigger=true,lose=0.1,delay_ms=2"}}
 - {{name: belt, uri: "test:size=64,bank=2,rate=100"}}
 publish:
-  events: tcp://127.0.0.1:0
-  maps: tcp://127.0.0.1:0
-  control: {control}
+  control: tcp://127.0.0.1:0
   journal: {{path: {folder}/journal.sqlite3, min_free_mb: 0}}
 """
     )
     life, over = Life(end), threading.Event()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "skrd4ad", "stream", "--station", str(station), "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
 
     def listen(endpoint: str) -> None:
         with Subscriber(endpoint) as events:
@@ -76,7 +65,7 @@ publish:
                 if isinstance(item, ResultMessage):
                     life.seen[item.header.seq] = str(item.header.part.id)
 
-    def give_orders() -> None:
+    def give_orders(control: str) -> None:
         count = 0
         with ControlClient(control, patience_s=1.0) as client:
             while not over.is_set():
@@ -88,27 +77,25 @@ publish:
                 else:
                     count += 1
 
-    try:
-        assert process.stdout is not None
-        ready = json.loads(process.stdout.readline())
-        life.boot = ready["boot"]
+    with streams.running("--station", station) as line:
+        life.boot = line.ready["boot"]
         outside = [
-            threading.Thread(target=listen, args=(ready["events"],)),
-            threading.Thread(target=give_orders),
+            threading.Thread(target=listen, args=(line.ready["events"],)),
+            threading.Thread(target=give_orders, args=(line.ready["control"],)),
         ]
         for thread in outside:
             thread.start()
-        time.sleep(moment_s)
-        process.send_signal(end)
-        assert process.wait(PATIENCE_S) == (0 if end == signal.SIGTERM else -end)
-        time.sleep(0.1)  # what was sent before the end may still be on its way to the subscriber
-    finally:
-        over.set()
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-    for thread in outside:
-        thread.join(PATIENCE_S)
+        try:
+            time.sleep(moment_s)
+            line.process.send_signal(end)
+            code = 0 if end == signal.SIGTERM else -end
+            assert line.process.wait(PATIENCE_S) == code
+            time.sleep(0.1)  # what was sent before may still be on its way to the subscriber
+        finally:
+            over.set()
+            for thread in outside:
+                thread.join(PATIENCE_S)
+    assert not any(thread.is_alive() for thread in outside)
     return life
 
 
@@ -152,10 +139,13 @@ def check(folder: Path, lives: list[Life]) -> tuple[int, int]:
     return len(results), sum(len(life.seen) for life in lives)
 
 
-def live_often(folder: Path, plan: Path, seed: int, ends: list[signal.Signals]) -> str:
+def live_often(
+    streams: ModuleType, folder: Path, plan: Path, seed: int, ends: list[signal.Signals]
+) -> str:
     dice = random.Random(seed)
     lives = [
-        live(folder, plan, number, dice.uniform(0.0, 1.2), end) for number, end in enumerate(ends)
+        live(streams, folder, plan, number, dice.uniform(0.0, 1.2), end)
+        for number, end in enumerate(ends)
     ]
     stored, seen = check(folder, lives)
     orders = sum(len(life.promised) for life in lives)
@@ -165,15 +155,15 @@ def live_often(folder: Path, plan: Path, seed: int, ends: list[signal.Signals]) 
 
 
 def test_a_killed_and_a_stopped_stream_leave_a_journal_that_agrees(
-    tiny_plan: Path, tmp_path: Path
+    streams: ModuleType, tiny_plan: Path, tmp_path: Path
 ) -> None:
     ends = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
-    live_often(tmp_path, tiny_plan, 26, ends)
+    live_often(streams, tmp_path, tiny_plan, 26, ends)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_fifty_ends_at_random_moments(tiny_plan: Path, tmp_path: Path) -> None:
+def test_fifty_ends_at_random_moments(streams: ModuleType, tiny_plan: Path, tmp_path: Path) -> None:
     dice = random.Random(50)
     ends = [dice.choice([signal.SIGKILL, signal.SIGTERM]) for _ in range(50)]
-    print(live_often(tmp_path, tiny_plan, 51, ends))
+    print(live_often(streams, tmp_path, tiny_plan, 51, ends))

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -325,22 +320,9 @@ def test_one_change_at_a_time_and_none_when_the_engine_hangs(
 # ---- the real process, real plans, real sockets ---------------------------------------------
 
 
-@contextmanager
-def stream(station: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "skrd4ad", "stream", "--station", str(station), "--json"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        yield process, json.loads(process.stdout.readline())
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def test_a_stream_process_changes_its_plan_and_goes_back(tiny: ModuleType, tmp_path: Path) -> None:
+def test_a_stream_process_changes_its_plan_and_goes_back(
+    streams: ModuleType, tiny: ModuleType, tmp_path: Path
+) -> None:
     def plan(path: Path, value: float) -> str:
         path.parent.mkdir(exist_ok=True)
         threshold = msgspec.structs.replace(tiny.THRESHOLD, value=value, revision=3)
@@ -351,20 +333,16 @@ def test_a_stream_process_changes_its_plan_and_goes_back(tiny: ModuleType, tmp_p
     plan(tmp_path / "elsewhere.plan", 0.7)
     (tmp_path / "plans" / "broken.plan").write_bytes(b"PK\x03\x04 nothing more")
     (tmp_path / "plans" / "out.plan").symlink_to(tmp_path / "elsewhere.plan")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
     station = tmp_path / "station.yaml"
     station.write_text(
         f"plan: {tmp_path}/first.plan\nplan_folder: {tmp_path}/plans\n"
         "cameras: [{uri: 'test:seed=1,rate=60,size=64,bank=2'}]\n"
-        f"publish: {{events: 'tcp://127.0.0.1:0', maps: 'tcp://127.0.0.1:0',"
-        f" control: 'tcp://127.0.0.1:{port}'}}\n"
+        "publish: {control: 'tcp://127.0.0.1:0'}\n"
     )
     with (
-        stream(station) as (process, ready),
-        Subscriber(ready["events"]) as events,
-        ControlClient(f"tcp://127.0.0.1:{port}") as control,
+        streams.running("--station", station) as line,
+        Subscriber(line.ready["events"]) as events,
+        ControlClient(line.ready["control"]) as control,
     ):
         headers = (item.header for item in events.items() if isinstance(item, ResultMessage))
 
@@ -390,6 +368,5 @@ def test_a_stream_process_changes_its_plan_and_goes_back(tiny: ModuleType, tmp_p
         assert control.rollback_plan() == first
         assert next_from(first) == (pytest.approx(0.9), 3)
         control.drain()
-        out, _ = process.communicate(timeout=PATIENCE_S)
-    summary = json.loads(out.splitlines()[-1])
-    assert (process.returncode, summary["ended_by"], summary["balanced"]) == (0, "stop", True)
+        summary = line.summary()
+    assert (summary["ended_by"], summary["balanced"]) == ("stop", True)

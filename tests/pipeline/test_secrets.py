@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def camera() -> Iterator[Any]:
 
 
 def test_no_secret_leaves_the_box_by_log_event_metric_or_file(
-    tiny_plan: Path, camera: Any, tmp_path: Path
+    streams: ModuleType, tiny_plan: Path, camera: Any, tmp_path: Path
 ) -> None:
     url = camera.url.replace("user:secret", f"{USER}:{PASSWORD}")
     journal, keys = tmp_path / "events.db", tmp_path / "keys"
@@ -48,24 +49,13 @@ def test_no_secret_leaves_the_box_by_log_event_metric_or_file(
     assert cli.main(["keys", "new", str(client), "--client", "desk", "--role", "viewer"]) == 0
     assert cli.main(["keys", "allow", str(keys), str(client / "desk.key")]) == 0
     secret = json.loads((keys / "server.secret").read_text())["secret"]
-    command = [sys.executable, "-m", "skrd4ad", "stream", "--plan", str(tiny_plan), "--json"]
-    command += ["--camera", f"top={url}", "--log-format", "json", "--health", "127.0.0.1:0"]
-    command += ["--events", "tcp://127.0.0.1:0", "--maps", "tcp://127.0.0.1:0"]
-    command += ["--journal", str(journal), "--keys", str(keys)]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "SKRD4AD_LOG": "DEBUG"},
-    )
+    options = ["--plan", tiny_plan, "--camera", f"top={url}", "--log-format", "json"]
+    options += ["--health", "127.0.0.1:0", "--journal", journal, "--keys", keys]
     events: list[str] = []
-    try:
-        assert process.stdout is not None
-        ready = process.stdout.readline()
-        assert ready, process.communicate(timeout=PATIENCE_S)[1]
+    debug = {**os.environ, "SKRD4AD_LOG": "DEBUG"}
+    with streams.running(*options, environment=debug) as line:
         trusted = ClientKeys.read(client / "desk.secret", keys / "server.key")
-        with Subscriber(json.loads(ready)["events"], keys=trusted) as stream:
+        with Subscriber(line.ready["events"], keys=trusted) as stream:
             deadline = time.monotonic() + PATIENCE_S
             while stream.receive(1.0) is None:
                 assert time.monotonic() < deadline, "nothing comes from the line"
@@ -80,22 +70,22 @@ def test_no_secret_leaves_the_box_by_log_event_metric_or_file(
                 events.append(repr(stream.receive(1.0)))
         pages = []
         for page in ("metrics", "readyz", "healthz"):
-            address = f"{json.loads(ready)['health']}/{page}"
+            address = f"{line.ready['health']}/{page}"
             try:
-                pages.append(urllib.request.urlopen(address, timeout=10).read().decode())
+                pages.append(urllib.request.urlopen(address, timeout=PATIENCE_S).read().decode())
             except urllib.error.HTTPError as answer:
                 pages.append(answer.read().decode())
-    finally:
-        process.terminate()
-        out, err = process.communicate(timeout=PATIENCE_S)
+        line.process.terminate()
+        out, _ = line.process.communicate(timeout=PATIENCE_S)
+        err = streams.read_all(line.log)
     files = [path.read_bytes().decode("latin-1") for path in tmp_path.glob("events.db*")]
-    everything = "\n".join([ready, out, err, *events, *pages, *files])
+    everything = "\n".join([json.dumps(line.ready), out, err, *events, *pages, *files])
     assert len(files) >= 1
     assert "***@127.0.0.1" in everything  # the camera is named, so the search means something
     assert not re.search(f"{USER}|{PASSWORD}|{re.escape(secret)}", everything)
     logged = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
-    assert {"alarm", "state"} <= {line.get("event") for line in logged}
-    alarm = next(line for line in logged if line.get("alarm") == "camera_lost")
+    assert {"alarm", "state"} <= {one.get("event") for one in logged}
+    alarm = next(one for one in logged if one.get("alarm") == "camera_lost")
     assert (alarm["code"], alarm["camera"], alarm["level"]) == (1001, "top", "error")
 
 

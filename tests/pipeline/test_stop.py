@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from skrd4ad.engine.spec import Manifest
 from skrd4ad.errors import CameraError
 from skrd4ad.pipeline.capture.base import Shot
 from skrd4ad.pipeline.capture.camera import CameraSettings
-from skrd4ad.pipeline.control_port import LineControl
+from skrd4ad.pipeline.control_port import ControlRefused, LineControl
 from skrd4ad.pipeline.line import STOP_LIMIT_S, run_line
 from skrd4ad.pipeline.line_plan import LinePlan
 from skrd4ad.pipeline.line_records import LineSettings, LineSummary
@@ -48,6 +47,8 @@ class Plant:
         self.wait_subscribers = 0
         self.sources = [parts.ScriptedSource(self.endless(), live=True)]
         self.hung = False
+        self.orders: list[threading.Thread] = []
+        self.refusals: list[str] = []
         self.infer: Callable[[int], None] = lambda count: None
         self.open_engine: Callable[[], None] = lambda: None
         self.on_control: Callable[[LineControl], None] = lambda control: None
@@ -90,7 +91,9 @@ class Plant:
             ended = time.monotonic()
         finally:
             self.release.set()
-            watcher.join(PATIENCE_S)
+            for thread in (watcher, *self.orders):
+                thread.join(PATIENCE_S)
+                assert not thread.is_alive()
         return summary, ended - asked[0]
 
     def _engine(self) -> object:
@@ -188,14 +191,13 @@ def both_hanging(plant: Plant) -> None:
 def loading_another_plan(plant: Plant) -> None:
     def begin(control: LineControl) -> None:
         def order() -> None:
-            # Whatever becomes of it, the line ends in time.
             try:
                 control.reload_plan("", "other.plan")
-            except Exception as error:
-                refused.append(error)
+            except ControlRefused as refused:
+                plant.refusals.append(refused.sentence)
 
-        refused: list[Exception] = []
-        threading.Thread(target=order, daemon=True).start()
+        plant.orders.append(threading.Thread(target=order, daemon=True))
+        plant.orders[0].start()
 
     plant.on_control = begin
 
@@ -227,6 +229,7 @@ def test_a_stop_ends_the_line_in_time_from_any_state(
     assert summary is not None
     assert summary.ended_by == "stop"
     assert plant.outlet.states[-1] == "BYE"
+    assert len(plant.refusals) == len(plant.orders)
     balance = summary.balance
     assert (balance.balanced, balance.pending, balance.dropped) == (True, 0, {})
     results = plant.outlet.results
@@ -272,17 +275,6 @@ def systemd(folder: Path) -> Iterator[tuple[socket.socket, dict[str, str]]]:
         yield inbox, {**os.environ, "NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "10000000"}
 
 
-def stream(environment: dict[str, str], *arguments: object) -> subprocess.Popen[str]:
-    free = ("--events", "tcp://127.0.0.1:0", "--maps", "tcp://127.0.0.1:0", "--json")
-    return subprocess.Popen(
-        [sys.executable, "-m", "skrd4ad", "stream", *map(str, arguments), *free],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-
-
 def told(inbox: socket.socket, until: str) -> list[str]:
     """What systemd is told, up to and with a message that begins with `until`."""
     messages: list[str] = []
@@ -295,26 +287,25 @@ def ended(process: subprocess.Popen[str]) -> tuple[dict[str, object], float]:
     """SIGTERM, then the summary and how long the whole process took to end."""
     process.send_signal(signal.SIGTERM)
     asked = time.monotonic()
-    out, errors = process.communicate(timeout=PATIENCE_S)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     took_s = time.monotonic() - asked
-    assert process.returncode == 0, errors
+    assert process.returncode == 0
     return json.loads(out.splitlines()[-1]), took_s
 
 
-def test_systemd_hears_ready_watchdog_and_stopping(tiny_plan: Path, tmp_path: Path) -> None:
+def test_systemd_hears_ready_watchdog_and_stopping(
+    streams: ModuleType, tiny_plan: Path, tmp_path: Path
+) -> None:
     with systemd(tmp_path) as (inbox, environment):
         camera = "test:rate=50,size=64,bank=2"
-        process = stream(environment, "--plan", tiny_plan, "--camera", camera)
-        try:
+        options = ("--plan", tiny_plan, "--camera", camera)
+        with streams.started(*options, environment=environment) as (process, _):
             before = told(inbox, "READY=1")
             assert "STATUS=STARTING" in before
             assert not any(one.startswith("STATUS=RUNNING") for one in before)
             while_running = told(inbox, "WATCHDOG=1") + told(inbox, "WATCHDOG=1")
             summary, took_s = ended(process)
             at_the_end = told(inbox, "STOPPING=1")
-        finally:
-            process.kill()
-            process.communicate()
     assert took_s < STOP_LIMIT_S + GRACE_S
     assert (summary["ended_by"], summary["balanced"]) == ("stop", True)
     assert "STATUS=RUNNING" in while_running
@@ -322,38 +313,32 @@ def test_systemd_hears_ready_watchdog_and_stopping(tiny_plan: Path, tmp_path: Pa
 
 
 def test_a_process_that_waits_for_subscribers_is_ready_and_ends_in_time(
-    tiny_plan: Path, tmp_path: Path
+    streams: ModuleType, tiny_plan: Path, tmp_path: Path
 ) -> None:
-    with systemd(tmp_path) as (inbox, environment):
-        process = stream(
-            environment, "--plan", tiny_plan, "--camera", "test:size=64", "--wait-subscribers", 1
-        )
-        try:
-            told(inbox, "READY=1")
-            summary, took_s = ended(process)
-        finally:
-            process.kill()
-            process.communicate()
+    options = ("--plan", tiny_plan, "--camera", "test:size=64", "--wait-subscribers", 1)
+    with (
+        systemd(tmp_path) as (inbox, environment),
+        streams.started(*options, environment=environment) as (process, _),
+    ):
+        told(inbox, "READY=1")
+        summary, took_s = ended(process)
     assert took_s < STOP_LIMIT_S + GRACE_S
     assert (summary["parts"], summary["ended_by"]) == (0, "stop")
 
 
 def test_a_process_whose_camera_does_not_answer_ends_in_time(
-    tiny_plan: Path, tmp_path: Path
+    streams: ModuleType, tiny_plan: Path, tmp_path: Path
 ) -> None:
     """A server that accepts and says nothing keeps the driver in its open call."""
     with systemd(tmp_path) as (_, environment), socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
         address = f"http://127.0.0.1:{server.getsockname()[1]}/video"
-        process = stream(environment, "--plan", tiny_plan, "--camera", address)
-        try:
+        options = ("--plan", tiny_plan, "--camera", address)
+        with streams.started(*options, environment=environment) as (process, _):
             server.settimeout(PATIENCE_S)
             connection, _ = server.accept()
             with connection:
                 summary, took_s = ended(process)
-        finally:
-            process.kill()
-            process.communicate()
     assert took_s < STOP_LIMIT_S + GRACE_S
     assert (summary["parts"], summary["ended_by"]) == (0, "stop")

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import subprocess
-import sys
 from pathlib import Path
+from types import ModuleType
 
 from skrd4ad.pipeline.control_client import ControlClient
 from skrd4ad.pipeline.subscriber import Subscriber
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-def test_a_stream_process_obeys_threshold_and_drain(tiny_plan: Path) -> None:
-    control = f"tcp://127.0.0.1:{free_port()}"
-    line = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "skrd4ad", "stream", "--plan", str(tiny_plan)),
-            *("--camera", "test:seed=1,rate=20", "--control", control, "--json"),
-            *("--events", "tcp://127.0.0.1:0", "--maps", "tcp://127.0.0.1:0"),
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert line.stdout is not None
-        ready = json.loads(line.stdout.readline())
-        with Subscriber(ready["events"]) as events, ControlClient(control) as client:
+def test_a_stream_process_obeys_threshold_and_drain(streams: ModuleType, tiny_plan: Path) -> None:
+    options = ("--camera", "test:seed=1,rate=20", "--control", "tcp://127.0.0.1:0")
+    with streams.running("--plan", tiny_plan, *options) as line:
+        ready = line.ready
+        with Subscriber(ready["events"]) as events, ControlClient(ready["control"]) as client:
             revision = client.set_threshold(ready["threshold"] + 0.5, who="test")
             seen = None
             for item in events.items():
@@ -44,9 +25,5 @@ def test_a_stream_process_obeys_threshold_and_drain(tiny_plan: Path) -> None:
             assert seen is not None
             assert abs(seen.thr - (ready["threshold"] + 0.5)) < 1e-6
             client.drain()
-        out, _ = line.communicate(timeout=20)
-        summary = json.loads(out.splitlines()[-1])
-        assert (line.returncode, summary["ended_by"], summary["balanced"]) == (0, "stop", True)
-    finally:
-        line.kill()
-        line.wait(10)
+        summary = line.summary()
+        assert (summary["ended_by"], summary["balanced"]) == ("stop", True)

@@ -9,9 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,27 +21,6 @@ from skrd4ad.pipeline.subscriber import Subscriber
 from skrd4ad.pipeline.wire import HeartbeatMessage, Message, ResultMessage, StateMessage
 
 PATIENCE_S = 60.0
-FREE = ("--events", "tcp://127.0.0.1:0", "--maps", "tcp://127.0.0.1:0", "--json")
-
-
-def stream(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "skrd4ad", "stream", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-@contextmanager
-def running(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """A stream on free ports and its READY line."""
-    process = stream(*arguments, *FREE)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, process.communicate(timeout=PATIENCE_S)[1]
-        yield process, json.loads(line)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
 
 
 def everything(subscriber: Subscriber) -> list[Message]:
@@ -93,14 +71,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folder_gives_one_event_per_file_in_order_as_inspect_sees_them(
-    tiny_plan: Path, folder: Path
+    streams: ModuleType, tiny_plan: Path, folder: Path
 ) -> None:
     arguments = ("--plan", tiny_plan, "--camera", f"top=dir:{folder}", "--box", "edge07")
-    with running(*arguments, "--wait-subscribers", 1) as (process, ready):
-        with Subscriber(ready["events"]) as subscriber:
+    with streams.running(*arguments, "--wait-subscribers", 1) as line:
+        with Subscriber(line.ready["events"]) as subscriber:
             messages = everything(subscriber)
-        summary = json.loads(process.communicate(timeout=PATIENCE_S)[0].splitlines()[-1])
-        assert process.returncode == 0
+        summary = line.summary()
     events = results(messages)
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
     assert [event.name for event in events] == files
@@ -130,10 +107,13 @@ def test_a_folder_gives_one_event_per_file_in_order_as_inspect_sees_them(
     assert (summary["parts"], summary["dropped"], summary["balanced"]) == (40, 0, True)
 
 
-def test_heartbeats_say_how_the_line_is(tiny_plan: Path) -> None:
+def test_heartbeats_say_how_the_line_is(streams: ModuleType, tiny_plan: Path) -> None:
     camera = "test:rate=50,count=60,size=64,bank=2"
     arguments = ("--plan", tiny_plan, "--camera", camera, "--wait-subscribers", 1)
-    with running(*arguments) as (_, ready), Subscriber(ready["events"]) as subscriber:
+    with (
+        streams.running(*arguments) as line,
+        Subscriber(line.ready["events"]) as subscriber,
+    ):
         messages = everything(subscriber)
     beats = [m.header for m in messages if isinstance(m, HeartbeatMessage)]
     assert beats
@@ -148,22 +128,20 @@ def test_heartbeats_say_how_the_line_is(tiny_plan: Path) -> None:
     assert {event.sim for event in results(messages)} == {True}
 
 
-def stop_at(plan: Path, moment_s: float, number: int) -> None:
+def stop_at(streams: ModuleType, plan: Path, moment_s: float, number: int) -> None:
     camera = "test:size=64,bank=2,rate=300"
     arguments = ("--plan", plan, "--camera", camera, "--wait-subscribers", 1)
-    with running(*arguments) as (process, ready):
-        with Subscriber(ready["events"]) as subscriber:
+    with streams.running(*arguments) as line:
+        with Subscriber(line.ready["events"]) as subscriber:
             first = subscriber.receive(PATIENCE_S)
             assert first is not None
             time.sleep(moment_s)
-            process.send_signal(number)
+            line.process.send_signal(number)
             asked = time.monotonic()
             messages = everything(subscriber)
-        output = process.communicate(timeout=PATIENCE_S)[0]
+        summary = line.summary(130 if number == signal.SIGINT else 0)
         # 3 s is the promise; a loaded test machine gets as much again.
         assert time.monotonic() - asked < 6.0
-        assert process.returncode == (130 if number == signal.SIGINT else 0)
-        summary = json.loads(output.splitlines()[-1])
     events = results(messages)
     assert [event.cam_seq for event in events] == list(range(1, len(events) + 1))
     assert (summary["parts"], summary["balanced"]) == (len(events), True)
@@ -171,42 +149,42 @@ def stop_at(plan: Path, moment_s: float, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains_and_says_bye(tiny_plan: Path, number: int) -> None:
-    stop_at(tiny_plan, random.Random(number).uniform(0.0, 0.3), number)
+def test_a_signal_drains_and_says_bye(streams: ModuleType, tiny_plan: Path, number: int) -> None:
+    stop_at(streams, tiny_plan, random.Random(number).uniform(0.0, 0.3), number)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-def test_fifty_signals_at_random_moments_lose_nothing(tiny_plan: Path) -> None:
+def test_fifty_signals_at_random_moments_lose_nothing(streams: ModuleType, tiny_plan: Path) -> None:
     dice = random.Random(50)
     for _ in range(50):
-        stop_at(tiny_plan, dice.uniform(0.0, 1.0), dice.choice([signal.SIGTERM, signal.SIGINT]))
+        end = dice.choice([signal.SIGTERM, signal.SIGINT])
+        stop_at(streams, tiny_plan, dice.uniform(0.0, 1.0), end)
 
 
-def fails(*arguments: object) -> tuple[int, str]:
-    process = stream(*arguments)
-    _, errors = process.communicate(timeout=PATIENCE_S)
-    assert "Traceback" not in errors
-    return process.returncode, errors
-
-
-def test_a_missing_camera_and_a_port_in_use_are_one_sentence(tiny_plan: Path) -> None:
-    code, errors = fails("--plan", tiny_plan, "--camera", "/dev/video93", *FREE)
+def test_a_missing_camera_and_a_port_in_use_are_one_sentence(
+    streams: ModuleType, tiny_plan: Path
+) -> None:
+    code, errors = streams.failed("--plan", tiny_plan, "--camera", "/dev/video93")
     assert code == 3
+    assert "Traceback" not in errors
     assert "/dev/video93 does not exist" in errors
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        busy = ("--events", f"tcp://127.0.0.1:{port}", "--maps", "tcp://127.0.0.1:0")
-        code, errors = fails("--plan", tiny_plan, "--camera", "test:", *busy)
+        busy = ("--events", f"tcp://127.0.0.1:{port}")
+        code, errors = streams.failed("--plan", tiny_plan, "--camera", "test:", *busy)
     assert code == 6
+    assert "Traceback" not in errors
     assert str(port) in errors
 
 
-def test_two_cameras_of_one_name_are_a_usage_error(tiny_plan: Path) -> None:
-    code, errors = fails("--plan", tiny_plan, "--camera", "a=test:", "--camera", "a=test:", *FREE)
+def test_two_cameras_of_one_name_are_a_usage_error(streams: ModuleType, tiny_plan: Path) -> None:
+    two = ("--camera", "a=test:", "--camera", "a=test:")
+    code, errors = streams.failed("--plan", tiny_plan, *two)
     assert code == 2
+    assert "Traceback" not in errors
     assert "two cameras are called 'a'" in errors
 
 
@@ -234,14 +212,14 @@ print("PROOF", code, took < 0.5, loaded)
     assert done.stdout.splitlines()[-1] == "PROOF 0 True []", done.stderr
 
 
-def memory_slope(plan: Path, frames: int) -> tuple[float, float]:
+def memory_slope(streams: ModuleType, plan: Path, frames: int) -> tuple[float, float]:
     """RSS in MiB when a tenth of the frames is done, and at the end."""
     camera = f"test:count={frames},size=128,bank=8,seed=3,defect=0.3"
     arguments = ("--plan", plan, "--camera", camera, "--map-policy", "all")
-    with running(*arguments, "--wait-subscribers", 1) as (process, ready):
-        own = psutil.Process(process.pid)
+    with streams.running(*arguments, "--wait-subscribers", 1) as line:
+        own = psutil.Process(line.process.pid)
         early = last = 0.0
-        with Subscriber(ready["events"]) as subscriber:
+        with Subscriber(line.ready["events"]) as subscriber:
             seen = 0
             while seen < frames:
                 item = subscriber.receive(PATIENCE_S)
@@ -250,31 +228,31 @@ def memory_slope(plan: Path, frames: int) -> tuple[float, float]:
                     seen += 1
                     if seen == frames // 10:
                         early = own.memory_info().rss / 2**20
-                    elif seen % 100 == 0 and process.poll() is None:
+                    elif seen % 100 == 0 and line.process.poll() is None:
                         last = own.memory_info().rss / 2**20
-        process.communicate(timeout=PATIENCE_S)
+        line.summary()
     return early, last
 
 
-def test_memory_stays_flat_over_two_thousand_parts(tiny_plan: Path) -> None:
-    early, last = memory_slope(tiny_plan, 2000)
+def test_memory_stays_flat_over_two_thousand_parts(streams: ModuleType, tiny_plan: Path) -> None:
+    early, last = memory_slope(streams, tiny_plan, 2000)
     assert last - early < 8.0, f"{early:.1f} -> {last:.1f} MiB"
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-def test_memory_stays_flat_over_ten_thousand_parts(tiny_plan: Path) -> None:
-    early, last = memory_slope(tiny_plan, 10_000)
+def test_memory_stays_flat_over_ten_thousand_parts(streams: ModuleType, tiny_plan: Path) -> None:
+    early, last = memory_slope(streams, tiny_plan, 10_000)
     print(f"RSS {early:.1f} -> {last:.1f} MiB over 10 000 parts")
     assert last - early < 8.0, f"{early:.1f} -> {last:.1f} MiB"
 
 
-def test_a_refused_engine_is_exit_code_4_while_a_camera_still_opens(tiny_plan: Path) -> None:
+def test_a_refused_engine_is_exit_code_4_while_a_camera_still_opens(
+    streams: ModuleType, tiny_plan: Path
+) -> None:
     """The camera draws its parts in C++ when the process ends: that was an abort, code 134."""
-    process = stream(
-        "--camera", "test:seed=1,size=1024", "--plan", tiny_plan, "--backend", "tensorrt", *FREE
-    )
-    error = process.communicate(timeout=PATIENCE_S)[1]
-    assert process.returncode == 4, error
+    camera = ("--camera", "test:seed=1,size=1024")
+    code, error = streams.failed(*camera, "--plan", tiny_plan, "--backend", "tensorrt")
+    assert code == 4, error
     assert error.count("error: ") == 1
     assert "left behind" in error, "the camera was to be busy still"

@@ -6,12 +6,11 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -137,29 +136,26 @@ def test_what_was_there_before_can_be_left_out(inbox: Path) -> None:
     source.close()
 
 
-def stream(plan: Path, inbox: Path, count: int, seconds: float = 60) -> list[str]:
+def streamed(streams: ModuleType, plan: Path, inbox: Path, count: int) -> list[str]:
     """A real line on the folder until it has `count` results; the names it noted."""
-    command = [sys.executable, "-m", "skrd4ad", "stream", "--plan", str(plan), "--json"]
-    options = ["--camera", f"watch:{inbox}", "--events", "tcp://127.0.0.1:0"]
-    options += ["--maps", "tcp://127.0.0.1:0", "--count", str(count)]
-    done = subprocess.run(
-        [*command, *options], capture_output=True, text=True, timeout=seconds, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["parts"] == count
+    options = ("--plan", plan, "--camera", f"watch:{inbox}", "--count", count)
+    with streams.running(*options) as line:
+        assert line.summary()["parts"] == count
     lines = (inbox / ".skrd4ad-seen").read_text().splitlines()
     return [json.loads(line)[0] for line in lines]
 
 
-def test_a_restart_goes_on_where_the_line_has_stopped(inbox: Path, tiny_plan: Path) -> None:
+def test_a_restart_goes_on_where_the_line_has_stopped(
+    streams: ModuleType, inbox: Path, tiny_plan: Path
+) -> None:
     for number in range(6):
         written = picture(inbox / f"{number}.png", 20 * number)
         os.utime(written, (time.time(), time.time() - 60 + number))
-    assert stream(tiny_plan, inbox, 4) == ["0.png", "1.png", "2.png", "3.png"]
+    assert streamed(streams, tiny_plan, inbox, 4) == ["0.png", "1.png", "2.png", "3.png"]
     (inbox / "0.png").unlink()
     later = threading.Timer(2.0, picture, [inbox / "6.png", 7])
     later.start()
-    assert stream(tiny_plan, inbox, 3) == [f"{number}.png" for number in range(1, 7)]
+    assert streamed(streams, tiny_plan, inbox, 3) == [f"{number}.png" for number in range(1, 7)]
     later.join()
 
 
@@ -174,12 +170,12 @@ def test_a_list_that_cannot_be_kept_is_said_at_the_start(inbox: Path, tmp_path: 
 
 
 @pytest.mark.soak
-def test_a_killed_line_leaves_no_file_out(inbox: Path, tiny_plan: Path, tmp_path: Path) -> None:
+def test_a_killed_line_leaves_no_file_out(
+    streams: ModuleType, inbox: Path, tiny_plan: Path, tmp_path: Path
+) -> None:
     """SIGKILL again and again while files arrive; what was published is read from the journal."""
     journal = tmp_path / "journal.sqlite"
-    command = [sys.executable, "-m", "skrd4ad", "stream", "--plan", str(tiny_plan), "--json"]
-    command += ["--camera", f"watch:{inbox}", "--journal", str(journal)]
-    command += ["--events", "tcp://127.0.0.1:0", "--maps", "tcp://127.0.0.1:0"]
+    options = ("--plan", tiny_plan, "--camera", f"watch:{inbox}", "--journal", journal)
     names = [f"{number:03}.png" for number in range(300)]
 
     def write() -> None:
@@ -191,26 +187,17 @@ def test_a_killed_line_leaves_no_file_out(inbox: Path, tiny_plan: Path, tmp_path
     writer.start()
     kills = 0
     while writer.is_alive():
-        line = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        assert line.stdout is not None
-        line.stdout.readline()  # READY
-        time.sleep(1.1)
-        line.kill()
-        line.wait(10)
-        line.stdout.close()
+        with streams.running(*options):  # and killed
+            time.sleep(1.1)
         kills += 1
-    line = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert line.stdout is not None
-    line.stdout.readline()
-    deadline = time.monotonic() + 60
-    seen = inbox / ".skrd4ad-seen"
-    while {json.loads(text)[0] for text in seen.read_text().splitlines()} != set(names):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    line.terminate()
-    line.stdout.read()
-    assert line.wait(20) == 0
-    line.stdout.close()
+    with streams.running(*options) as line:
+        deadline = time.monotonic() + 60
+        seen = inbox / ".skrd4ad-seen"
+        while {json.loads(text)[0] for text in seen.read_text().splitlines()} != set(names):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        line.process.terminate()
+        line.summary()
     with sqlite3.connect(journal) as database:
         rows = database.execute("SELECT part_id FROM events WHERE kind = 'res'").fetchall()
     counts = Counter(row[0] for row in rows)
