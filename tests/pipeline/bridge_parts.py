@@ -1,4 +1,5 @@
-"""A real box for the tests of bridges and clients: a publisher in a thread that beats by itself."""
+"""For the tests of bridges and clients: a real box, which is a publisher in a thread that beats by
+itself, and a bridge in another thread."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from skrd4ad.pipeline.bridges.feed import Feed
+from skrd4ad.pipeline.bridges.uplink import CircuitBreaker, Uplink, run_bridge
 from skrd4ad.pipeline.journal import JournalSettings
 from skrd4ad.pipeline.publish import Publisher, PublishSettings
 from skrd4ad.pipeline.records import Latency, Part, Result, Verdict
@@ -108,7 +111,8 @@ class Box:
     def do(self, job: Callable[[], object]) -> None:
         done = threading.Event()
         self._jobs.put((job, done))
-        assert done.wait(PATIENCE_S)
+        # A job may itself wait as long as PATIENCE_S.
+        assert done.wait(2 * PATIENCE_S)
 
     def send(self, *results: Result) -> None:
         def act() -> None:
@@ -145,11 +149,14 @@ class Box:
         self._beating = True
 
     def wait_for_clients(self, count: int) -> None:
-        self.do(lambda: self.publisher.wait_for_subscribers(count, PATIENCE_S))
+        came: list[bool] = []
+        self.do(lambda: came.append(self.publisher.wait_for_subscribers(count, PATIENCE_S)))
+        assert came == [True], f"fewer than {count} clients came"
 
     def close(self) -> None:
         self._jobs.put(None)
         self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
         self.publisher.close()
 
     def _loop(self) -> None:
@@ -164,3 +171,23 @@ class Box:
             job[1].set()
             if self._beating:
                 self.publisher.heartbeat_if_due(self.health)
+
+
+class RunningBridge:
+    """`run_bridge` in a thread of this process, with short pauses between its attempts."""
+
+    def __init__(self, feed: Feed, uplink: Uplink, breaker: CircuitBreaker | None = None) -> None:
+        self.feed, self.uplink = feed, uplink
+        self.breaker = breaker or CircuitBreaker(0.05, 0.2)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=run_bridge, args=(feed, uplink, self.breaker, self._stop), daemon=True
+        )
+        feed.start()
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(PATIENCE_S)
+        self.feed.stop()
+        assert not self._thread.is_alive(), "the bridge does not end"

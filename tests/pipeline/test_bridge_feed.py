@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-import pytest
 from skrd4ad.pipeline.bridges.feed import Feed
-from skrd4ad.pipeline.bridges.uplink import CircuitBreaker, UplinkLost, run_bridge
+from skrd4ad.pipeline.bridges.uplink import CircuitBreaker, UplinkLost
 from skrd4ad.pipeline.clock import Clock
 from skrd4ad.pipeline.subscriber import Replayed, Subscriber
-
-
-@pytest.fixture
-def box(box_parts: ModuleType) -> Iterator[Any]:
-    opened = box_parts.Box()
-    yield opened
-    opened.close()
 
 
 class FarSide:
@@ -57,43 +47,28 @@ class FarSide:
         self.closed += 1
 
 
-class Bridge:
-    def __init__(self, box: Any, limit: int = 10_000, replay: str | None = None) -> None:
-        self.feed = Feed(Subscriber(box.events, replay=replay), limit)
-        self.far = FarSide()
-        self.breaker = CircuitBreaker(first_s=0.05, limit_s=0.2)
-        self.stop = threading.Event()
-        self.feed.start()
-        self.thread = threading.Thread(
-            target=run_bridge,
-            args=(self.feed, self.far, self.breaker, self.stop),
-            daemon=True,
-        )
-        self.thread.start()
-        box.wait_for_clients(1)
-
-    def close(self) -> None:
-        self.stop.set()
-        self.thread.join()
-        self.feed.stop()
+def bridge_to_far_side(parts: ModuleType, box: Any, limit: int = 10_000) -> Any:
+    running = parts.RunningBridge(Feed(Subscriber(box.events), limit), FarSide())
+    box.wait_for_clients(1)
+    return running
 
 
 def test_everything_reaches_the_far_side_in_order(box: Any, box_parts: ModuleType) -> None:
-    bridge = Bridge(box)
+    bridge = bridge_to_far_side(box_parts, box)
     box.send(*[box_parts.result(n) for n in range(1, 101)])
-    box_parts.wait_for(lambda: len(bridge.far.received) == 100)
+    box_parts.wait_for(lambda: len(bridge.uplink.received) == 100)
     bridge.close()
-    assert bridge.far.received == list(range(2, 102))
-    assert (bridge.feed.dropped, bridge.far.opened, bridge.far.closed) == (0, 1, 1)
+    assert bridge.uplink.received == list(range(2, 102))
+    assert (bridge.feed.dropped, bridge.uplink.opened, bridge.uplink.closed) == (0, 1, 1)
 
 
 def test_while_the_far_side_is_dead_the_newest_wait_the_oldest_are_dropped_and_the_box_is_not_held(
     box: Any, box_parts: ModuleType
 ) -> None:
-    bridge = Bridge(box, limit=50)
+    bridge = bridge_to_far_side(box_parts, box, limit=50)
     box.send(box_parts.result(1))
-    box_parts.wait_for(lambda: bridge.far.received == [2])
-    bridge.far.up = False
+    box_parts.wait_for(lambda: bridge.uplink.received == [2])
+    bridge.uplink.up = False
     box_parts.wait_for(lambda: bridge.breaker.failures > 0)
     box.send(*[box_parts.result(n) for n in range(2, 1002)])
     box_parts.wait_for(lambda: bridge.feed.dropped == 950)
@@ -101,11 +76,11 @@ def test_while_the_far_side_is_dead_the_newest_wait_the_oldest_are_dropped_and_t
     assert bridge.feed.view().status.contiguous
     assert bridge.feed.view().status.last_seq == 1002
     assert box.slowest_send_s < 1.0
-    bridge.far.up = True
-    box_parts.wait_for(lambda: len(bridge.far.received) == 51)
+    bridge.uplink.up = True
+    box_parts.wait_for(lambda: len(bridge.uplink.received) == 51)
     bridge.close()
-    assert bridge.far.received == [2, *range(953, 1003)]
-    assert bridge.far.opened >= 2
+    assert bridge.uplink.received == [2, *range(953, 1003)]
+    assert bridge.uplink.opened >= 2
 
 
 def test_a_dead_far_side_is_tried_ever_more_rarely_and_soon_again_after_it_was_well() -> None:
@@ -133,14 +108,14 @@ def test_a_dead_far_side_is_tried_ever_more_rarely_and_soon_again_after_it_was_w
 def test_an_event_that_failed_is_delivered_after_the_pause_and_before_the_next_ones(
     box: Any, box_parts: ModuleType
 ) -> None:
-    bridge = Bridge(box)
+    bridge = bridge_to_far_side(box_parts, box)
     box.send(box_parts.result(1))
-    box_parts.wait_for(lambda: bridge.far.received == [2])
-    bridge.far.up = False
+    box_parts.wait_for(lambda: bridge.uplink.received == [2])
+    bridge.uplink.up = False
     box.send(box_parts.result(2), box_parts.result(3))
     box_parts.wait_for(lambda: bridge.breaker.failures > 1)
-    bridge.far.up = True
-    box_parts.wait_for(lambda: bridge.far.received == [2, 3, 4])
+    bridge.uplink.up = True
+    box_parts.wait_for(lambda: bridge.uplink.received == [2, 3, 4])
     bridge.close()
 
 

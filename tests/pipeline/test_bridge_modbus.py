@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from types import ModuleType
@@ -16,7 +15,6 @@ from pymodbus.client import ModbusTcpClient
 from skrd4ad.pipeline.bridges.feed import Feed
 from skrd4ad.pipeline.bridges.modbus import ACKNOWLEDGE_COIL, ModbusUplink
 from skrd4ad.pipeline.bridges.modbus_block import MAGIC
-from skrd4ad.pipeline.bridges.uplink import CircuitBreaker, run_bridge
 from skrd4ad.pipeline.records import Verdict
 from skrd4ad.pipeline.subscriber import Subscriber
 
@@ -31,16 +29,9 @@ class Plc:
         self, box: Any, parts: ModuleType, cameras: tuple[str, ...] = (), max_age_s: float = 30.0
     ) -> None:
         self.port = parts.free_port()
-        self.feed = Feed(Subscriber(box.events))
-        uplink = ModbusUplink("127.0.0.1", self.port, self.feed, cameras, max_age_s)
-        self.stop = threading.Event()
-        self.feed.start()
-        self.thread = threading.Thread(
-            target=run_bridge,
-            args=(self.feed, uplink, CircuitBreaker(0.05, 0.1), self.stop),
-            daemon=True,
-        )
-        self.thread.start()
+        feed = Feed(Subscriber(box.events))
+        uplink = ModbusUplink("127.0.0.1", self.port, feed, cameras, max_age_s)
+        self._bridge = parts.RunningBridge(feed, uplink)
         box.wait_for_clients(1)
         self.client = ModbusTcpClient("127.0.0.1", port=self.port, retries=0)
         parts.wait_for(self.client.connect, "the bridge listens")
@@ -59,9 +50,7 @@ class Plc:
 
     def close(self) -> None:
         self.client.close()
-        self.stop.set()
-        self.thread.join()
-        self.feed.stop()
+        self._bridge.close()
 
 
 def u32(words: list[int], at: int) -> int:
@@ -70,13 +59,6 @@ def u32(words: list[int], at: int) -> int:
 
 def f32(words: list[int], at: int) -> float:
     return struct.unpack(">f", struct.pack(">HH", words[at], words[at + 1]))[0]
-
-
-@pytest.fixture
-def box(box_parts: ModuleType) -> Iterator[Any]:
-    opened = box_parts.Box()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -219,21 +201,15 @@ def test_each_camera_has_the_block_that_was_asked_for(box: Any, box_parts: Modul
 def test_a_port_in_use_is_tried_again_until_it_is_free(box: Any, box_parts: ModuleType) -> None:
     first = Plc(box, box_parts)
     feed = Feed(Subscriber(box.events))
-    uplink = ModbusUplink("127.0.0.1", first.port, feed)
-    breaker, stop = CircuitBreaker(0.05, 0.1), threading.Event()
-    feed.start()
-    thread = threading.Thread(target=run_bridge, args=(feed, uplink, breaker, stop), daemon=True)
-    thread.start()
-    box_parts.wait_for(lambda: breaker.failures > 0)
+    second = box_parts.RunningBridge(feed, ModbusUplink("127.0.0.1", first.port, feed))
+    box_parts.wait_for(lambda: second.breaker.failures > 0)
     first.close()
     client = ModbusTcpClient("127.0.0.1", port=first.port, retries=0)
     box_parts.wait_for(
         lambda: client.connect() and not client.read_coils(0, count=1).isError(), "the port is free"
     )
     client.close()
-    stop.set()
-    thread.join()
-    feed.stop()
+    second.close()
 
 
 def test_the_verb_serves_a_plc_and_refuses_an_open_address(box: Any, box_parts: ModuleType) -> None:

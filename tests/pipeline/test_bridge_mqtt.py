@@ -10,8 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion  # noqa: E402
 from skrd4ad import cli  # noqa: E402
 from skrd4ad.pipeline.bridges.feed import Feed  # noqa: E402
 from skrd4ad.pipeline.bridges.mqtt import MqttSettings, MqttUplink  # noqa: E402
-from skrd4ad.pipeline.bridges.uplink import CircuitBreaker, run_bridge  # noqa: E402
+from skrd4ad.pipeline.bridges.uplink import CircuitBreaker  # noqa: E402
 from skrd4ad.pipeline.records import Verdict  # noqa: E402
 from skrd4ad.pipeline.subscriber import Subscriber  # noqa: E402
 
@@ -106,30 +105,20 @@ class HeldBreaker(CircuitBreaker):
         return not self.held and super().allows()
 
 
-class Bridge:
-    """The bridge in a thread of this process."""
-
-    def __init__(self, box: Any, settings: MqttSettings, limit: int = 10_000) -> None:
-        self.feed = Feed(Subscriber(box.events), limit)
-        self.breaker, self.stop = HeldBreaker(0.05, 0.2), threading.Event()
-        uplink = MqttUplink(settings, self.feed.acknowledge_losses)
-        self.feed.start()
-        self.thread = threading.Thread(
-            target=run_bridge, args=(self.feed, uplink, self.breaker, self.stop), daemon=True
-        )
-        self.thread.start()
-
-    def close(self) -> None:
-        self.stop.set()
-        self.thread.join(30)
-        self.feed.stop()
+Start = Callable[..., Any]
 
 
 @pytest.fixture
-def box(box_parts: ModuleType) -> Iterator[Any]:
-    opened = box_parts.Box()
-    yield opened
-    opened.close()
+def start(box: Any, box_parts: ModuleType) -> Start:
+    """`start(port, limit=10_000, **settings)`: a bridge of the box to that broker."""
+
+    def started(port: int, limit: int = 10_000, **settings: Any) -> Any:
+        feed = Feed(Subscriber(box.events), limit)
+        broker = MqttSettings(host="127.0.0.1", port=port, **settings)
+        uplink = MqttUplink(broker, feed.acknowledge_losses)
+        return box_parts.RunningBridge(feed, uplink, HeldBreaker(0.05, 0.2))
+
+    return started
 
 
 @pytest.fixture
@@ -147,8 +136,8 @@ def listener(broker: Broker) -> Iterator[Listener]:
 
 
 @pytest.fixture
-def bridge(box: Any, broker: Broker, listener: Listener) -> Iterator[Bridge]:
-    opened = Bridge(box, MqttSettings(host="127.0.0.1", port=broker.port))
+def bridge(start: Start, broker: Broker, listener: Listener) -> Iterator[Any]:
+    opened = start(broker.port)
     yield opened
     opened.close()
 
@@ -158,7 +147,7 @@ def acting(listener: Listener) -> bool:
 
 
 def test_results_alarms_and_a_retained_state_reach_the_broker(
-    bridge: Bridge, box: Any, listener: Listener, broker: Broker, box_parts: ModuleType
+    bridge: Any, box: Any, listener: Listener, broker: Broker, box_parts: ModuleType
 ) -> None:
     box_parts.wait_for(lambda: acting(listener))
     box.send(box_parts.result(1, Verdict.NG, score=0.75), box_parts.result(2, camera="side"))
@@ -181,7 +170,7 @@ def test_results_alarms_and_a_retained_state_reach_the_broker(
 
 
 def test_a_silent_box_is_offline_and_not_to_be_acted_on(
-    bridge: Bridge, box: Any, listener: Listener, box_parts: ModuleType
+    bridge: Any, box: Any, listener: Listener, box_parts: ModuleType
 ) -> None:
     box_parts.wait_for(lambda: acting(listener))
     box.fall_silent()
@@ -193,7 +182,7 @@ def test_a_silent_box_is_offline_and_not_to_be_acted_on(
 
 
 def test_lost_events_stop_acting_until_they_are_acknowledged(
-    bridge: Bridge, box: Any, listener: Listener, box_parts: ModuleType
+    bridge: Any, box: Any, listener: Listener, box_parts: ModuleType
 ) -> None:
     box_parts.wait_for(lambda: acting(listener))
     box.lose(2)
@@ -204,7 +193,7 @@ def test_lost_events_stop_acting_until_they_are_acknowledged(
 
 
 def test_a_killed_broker_that_comes_back_gets_what_it_missed(
-    bridge: Bridge, box: Any, broker: Broker, listener: Listener, box_parts: ModuleType
+    bridge: Any, box: Any, broker: Broker, listener: Listener, box_parts: ModuleType
 ) -> None:
     box_parts.wait_for(lambda: acting(listener))
     box.send(box_parts.result(1))
@@ -229,9 +218,9 @@ def test_a_killed_broker_that_comes_back_gets_what_it_missed(
 
 
 def test_a_clean_end_says_so(
-    box: Any, broker: Broker, listener: Listener, box_parts: ModuleType
+    start: Start, broker: Broker, listener: Listener, box_parts: ModuleType
 ) -> None:
-    bridge = Bridge(box, MqttSettings(host="127.0.0.1", port=broker.port))
+    bridge = start(broker.port)
     box_parts.wait_for(lambda: acting(listener))
     bridge.close()
     box_parts.wait_for(lambda: listener.states()[-1]["reason"] == "bridge stopped")
@@ -239,7 +228,7 @@ def test_a_clean_end_says_so(
 
 
 def test_a_new_box_process_is_a_new_birth(
-    bridge: Bridge, box: Any, listener: Listener, box_parts: ModuleType
+    bridge: Any, box: Any, listener: Listener, box_parts: ModuleType
 ) -> None:
     box_parts.wait_for(lambda: acting(listener))
     before, endpoint = listener.states()[-1], box.events
@@ -253,13 +242,13 @@ def test_a_new_box_process_is_a_new_birth(
 
 
 def test_a_broker_that_accepts_and_never_answers_is_given_up_and_tried_again(
-    box: Any, box_parts: ModuleType, monkeypatch: pytest.MonkeyPatch
+    start: Start, box: Any, box_parts: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("skrd4ad.pipeline.bridges.mqtt.ANSWER_S", 0.3)
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(8)
-        bridge = Bridge(box, MqttSettings(host="127.0.0.1", port=deaf.getsockname()[1]), limit=10)
+        bridge = start(deaf.getsockname()[1], limit=10)
         box.wait_for_clients(1)
         box.send(*[box_parts.result(n) for n in range(1, 101)])
         box_parts.wait_for(lambda: bridge.breaker.failures >= 2)
@@ -312,7 +301,7 @@ def certificates(folder: Path) -> tuple[Path, Path, Path]:
 
 
 def test_tls_and_a_password_let_in_who_has_them_and_nobody_else(
-    box: Any, tmp_path: Path, box_parts: ModuleType
+    start: Start, tmp_path: Path, box_parts: ModuleType
 ) -> None:
     tmp_path.chmod(0o755)
     authority, certificate, key = certificates(tmp_path)
@@ -332,20 +321,19 @@ def test_tls_and_a_password_let_in_who_has_them_and_nobody_else(
         f"password_file {passwords}",
         "user root",
     )
-    settings = {"host": "127.0.0.1", "port": broker.port}
-    right = {**settings, "user": "line1", "password": "pass:word", "tls_ca": authority}
+    right = {"user": "line1", "password": "pass:word", "tls_ca": authority}
     for wrong in (
         {**right, "password": "wrong"},
-        settings,  # no TLS at all
+        {},  # no TLS at all
         {**right, "tls_ca": certificate},  # another authority
     ):
-        bridge = Bridge(box, MqttSettings(**wrong))
+        bridge = start(broker.port, **wrong)
         box_parts.wait_for(lambda: bridge.breaker.failures > 0, str(wrong))  # noqa: B023
         bridge.close()
     listener = Listener(
         broker.port, tls_set=(str(authority),), username_pw_set=("line1", "pass:word")
     )
-    bridge = Bridge(box, MqttSettings(**right))
+    bridge = start(broker.port, **right)
     box_parts.wait_for(lambda: acting(listener))
     assert len(listener.states()) < 4  # the wrong ones left no birth
     bridge.close()
@@ -386,13 +374,13 @@ def test_the_brokers_last_will_speaks_for_a_killed_bridge(
 
 
 def test_the_will_of_a_half_dead_bridge_comes_before_the_birth_of_the_next(
-    box: Any, broker: Broker, listener: Listener, box_parts: ModuleType
+    start: Start, box: Any, broker: Broker, listener: Listener, box_parts: ModuleType
 ) -> None:
     hanging = verb(box, "--broker", f"127.0.0.1:{broker.port}")
     box_parts.wait_for(lambda: acting(listener))
     old = listener.states()[-1]["session"]
     hanging.send_signal(signal.SIGSTOP)
-    bridge = Bridge(box, MqttSettings(host="127.0.0.1", port=broker.port))
+    bridge = start(broker.port)
     box_parts.wait_for(lambda: acting(listener) and listener.states()[-1]["session"] != old)
     told = [(state["session"] == old, state["online"]) for state in listener.states()]
     will, birth = told.index((True, False)), told.index((False, True))

@@ -7,7 +7,6 @@ import math
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from types import ModuleType
@@ -21,29 +20,13 @@ from asyncua.sync import Client  # noqa: E402
 from skrd4ad.pipeline.bridges.feed import Feed  # noqa: E402
 from skrd4ad.pipeline.bridges.opcua import NAMESPACE, OpcUaUplink  # noqa: E402
 from skrd4ad.pipeline.bridges.opcua_values import EVENT_FIELDS, MACHINE, RESULT  # noqa: E402
-from skrd4ad.pipeline.bridges.uplink import CircuitBreaker, run_bridge  # noqa: E402
 from skrd4ad.pipeline.records import Verdict  # noqa: E402
 from skrd4ad.pipeline.subscriber import Subscriber  # noqa: E402
 
 
-class Server:
-    """The bridge in a thread of this process."""
-
-    def __init__(self, box: Any, port: int, replay: str | None = None) -> None:
-        self.feed = Feed(Subscriber(box.events, replay=replay))
-        uplink = OpcUaUplink("127.0.0.1", port, self.feed.acknowledge_losses)
-        self.endpoint, self.stop = uplink.endpoint, threading.Event()
-        self.breaker = CircuitBreaker(0.05, 0.2)
-        self.feed.start()
-        self.thread = threading.Thread(
-            target=run_bridge, args=(self.feed, uplink, self.breaker, self.stop), daemon=True
-        )
-        self.thread.start()
-
-    def close(self) -> None:
-        self.stop.set()
-        self.thread.join(30)
-        self.feed.stop()
+def start(parts: ModuleType, box: Any, port: int) -> Any:
+    feed = Feed(Subscriber(box.events))
+    return parts.RunningBridge(feed, OpcUaUplink("127.0.0.1", port, feed.acknowledge_losses))
 
 
 def _listens(port: int) -> bool:
@@ -89,17 +72,17 @@ def box(box_parts: ModuleType) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def server(box: Any, box_parts: ModuleType) -> Iterator[Server]:
+def server(box: Any, box_parts: ModuleType) -> Iterator[Any]:
     """One for the module: asyncua needs seconds to build its address space."""
-    opened = Server(box, box_parts.free_port())
+    opened = start(box_parts, box, box_parts.free_port())
     box.wait_for_clients(1)
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def mes(server: Server, box_parts: ModuleType) -> Iterator[Mes]:
-    opened = Mes(server.endpoint, box_parts)
+def mes(server: Any, box_parts: ModuleType) -> Iterator[Mes]:
+    opened = Mes(server.uplink.endpoint, box_parts)
     box_parts.wait_for(lambda: opened.value("Act"))
     yield opened
     opened.client.disconnect()
@@ -250,7 +233,7 @@ def test_a_port_in_use_is_tried_again(box: Any, box_parts: ModuleType) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen(1)
-        server = Server(box, taken.getsockname()[1])
+        server = start(box_parts, box, taken.getsockname()[1])
         box_parts.wait_for(lambda: server.breaker.failures >= 2)
         server.close()
 

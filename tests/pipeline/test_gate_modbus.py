@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
+from types import ModuleType
 
 import pytest
 from pymodbus.client import ModbusTcpClient
@@ -15,12 +15,7 @@ from skrd4ad.pipeline.gate.outputs import GateError, make_gate
 from skrd4ad.pipeline.gate.settings import OutputSettings
 
 COIL = 3
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+PATIENCE_S = 60.0
 
 
 class Relays:
@@ -43,7 +38,7 @@ class Relays:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         asyncio.run_coroutine_threadsafe(serve(), self._loop)
-        assert ready.wait(10)
+        assert ready.wait(PATIENCE_S)
 
     def coil(self) -> bool:
         with ModbusTcpClient("127.0.0.1", port=self.port) as client:
@@ -52,14 +47,14 @@ class Relays:
             return bool(answer.bits[0])
 
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._server.shutdown(), self._loop).result(PATIENCE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
         self._loop.close()
 
 
-def test_a_coil_is_switched_and_a_lost_device_is_found_again() -> None:
-    port = free_port()
+def test_a_coil_is_switched_and_a_lost_device_is_found_again(box_parts: ModuleType) -> None:
+    port = box_parts.free_port()
     settings = OutputSettings(kind="modbus", host="127.0.0.1", port=port, coil=COIL)
     gate = make_gate(settings, "cam")
     assert isinstance(gate, ModbusGate)
