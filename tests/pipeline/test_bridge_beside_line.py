@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import socket
 import subprocess
@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -25,68 +26,89 @@ RATE = 100
 AWAY = ("dead", "deaf", "frozen")
 
 
-@contextmanager
-def line(plan: Path, camera: str) -> Iterator[str]:
-    """`skrd4ad stream`; gives its events endpoint."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "skrd4ad", "stream", "--plan", str(plan), "--camera", camera]
-        + ["--events", "tcp://127.0.0.1:0", "--maps", "tcp://127.0.0.1:0", "--json"]
-        + ["--wait-subscribers", "1"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["events"]
-    finally:
-        process.kill()
-        process.communicate()
+class Bridge:
+    """`skrd4ad bridge mqtt` that has heard the line; then its far side is away in one way.
 
+    "dead": the broker refuses; "deaf": it takes connections and never answers; "frozen": the bridge
+    itself hangs.
+    """
 
-@contextmanager
-def bridge(events: str, kind: str) -> Iterator[None]:
-    """`skrd4ad bridge mqtt` whose broker refuses ("dead") or never answers ("deaf"); "frozen" is a
-    bridge that hangs itself."""
-    with socket.socket() as broker:
-        broker.bind(("127.0.0.1", 0))
-        if kind != "dead":
-            broker.listen(64)
-        process = subprocess.Popen(
+    def __init__(self, events: str, kind: str) -> None:
+        self.kind = kind
+        self._broker = socket.create_server(("127.0.0.1", 0))
+        self._broker.settimeout(PATIENCE_S)
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "skrd4ad", "bridge", "mqtt", "--connect", events]
-            + ["--queue", "50", "--broker", f"127.0.0.1:{broker.getsockname()[1]}"],
+            + ["--queue", "50", "--broker", f"127.0.0.1:{self._broker.getsockname()[1]}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline().startswith("bridging")
-            if kind == "frozen":
-                process.send_signal(signal.SIGSTOP)
-            yield
-        finally:
-            process.kill()
-            process.communicate()
+
+    def go_away(self) -> None:
+        # A bridge calls its broker once it has heard the box: from now on it has a subscription.
+        self._heard, _ = self._broker.accept()
+        if self.kind == "dead":
+            self._broker.close()
+            self._heard.close()
+        elif self.kind == "frozen":
+            self.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def hangs(self) -> bool:
+        """Whether it has been stopped and not continued."""
+        found = os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+        return found is not None
+
+    def received(self) -> int:
+        """End it; how many events it had got from the line and nobody took from it."""
+        self.process.terminate()
+        out, _ = self.process.communicate(timeout=PATIENCE_S)
+        assert self.process.returncode == 0
+        words = out.splitlines()[-1].split()  # "250 events dropped, 50 not delivered"
+        return int(words[0]) + int(words[3])
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self._broker.close()
+        if hasattr(self, "_heard"):
+            self._heard.close()
 
 
-def test_a_line_beside_dead_deaf_and_frozen_bridges_publishes_every_part(tiny_plan: Path) -> None:
+@contextmanager
+def bridge(events: str, kind: str) -> Iterator[Bridge]:
+    one = Bridge(events, kind)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def test_a_line_beside_dead_deaf_and_frozen_bridges_publishes_every_part(
+    streams: ModuleType, tiny_plan: Path
+) -> None:
     count = 300
-    with line(tiny_plan, f"test:count={count},rate={RATE},size=64,bank=4") as events:
+    camera = f"test:count={count},rate={RATE},size=64,bank=4"
+    # No part comes before all bridges and the test itself subscribe.
+    wait = ("--wait-subscribers", len(AWAY) + 1, "--wait-timeout", PATIENCE_S)
+    with ExitStack() as stack:
+        line = stack.enter_context(streams.running("--plan", tiny_plan, "--camera", camera, *wait))
+        events = line.ready["events"]
+        bridges = [stack.enter_context(bridge(events, kind)) for kind in AWAY]
+        for one in bridges:
+            one.go_away()
         seen: list[int] = []
         with Subscriber(events) as stream:
             for item in stream.items(PATIENCE_S, PATIENCE_S):
                 if isinstance(item, ResultMessage):
                     seen.append(item.header.cam_seq)
-                    if len(seen) == 1:
-                        opened = [bridge(events, kind) for kind in AWAY]
-                        threads = [threading.Thread(target=one.__enter__) for one in opened]
-                        for thread in threads:
-                            thread.start()
-            for thread in threads:
-                thread.join()
-            for one in opened:
-                one.__exit__(None, None, None)
             assert stream.status().missing == 0
+        for one in bridges:
+            if one.kind == "frozen":
+                assert one.hangs()
+            else:
+                assert one.received() >= count  # and an alarm, where there was one
     assert seen == list(range(1, count + 1))
 
 
@@ -118,24 +140,33 @@ class Gate:
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-def test_neither_rate_nor_p99_of_the_line_moves_beside_a_broken_bridge(tiny_plan: Path) -> None:
+def test_neither_rate_nor_p99_of_the_line_moves_beside_a_broken_bridge(
+    streams: ModuleType, tiny_plan: Path
+) -> None:
     """Turns alternate, and each figure is the median over its turns: other work hits all alike."""
     turns, turn_s = 7, 4.0
     windows: dict[str, list[tuple[float, float]]] = {kind: [] for kind in ("alone", *AWAY)}
-    with line(tiny_plan, f"test:rate={RATE},size=64,bank=4") as events:
-        gate = Gate(events)
+
+    def turn(kind: str) -> None:
+        time.sleep(1.0)
+        windows[kind].append((time.monotonic(), time.monotonic() + turn_s))
+        time.sleep(turn_s)
+
+    camera = f"test:rate={RATE},size=64,bank=4"
+    with (
+        streams.running("--plan", tiny_plan, "--camera", camera) as line,
+        closing(Gate(line.ready["events"])) as gate,
+    ):
         for _ in range(turns):
-            for kind, found in windows.items():
-                if kind == "alone":
-                    time.sleep(1.0)
-                    found.append((time.monotonic(), time.monotonic() + turn_s))
-                    time.sleep(turn_s)
-                    continue
-                with bridge(events, kind):
-                    time.sleep(1.0)
-                    found.append((time.monotonic(), time.monotonic() + turn_s))
-                    time.sleep(turn_s)
-        gate.close()
+            turn("alone")
+            for kind in AWAY:
+                with bridge(line.ready["events"], kind) as one:
+                    one.go_away()
+                    turn(kind)
+                    if kind == "frozen":
+                        assert one.hangs()
+                    else:
+                        assert one.received() > turn_s * RATE / 2
     assert gate.missing == 0
     rows = np.array(gate.rows)
 
