@@ -60,14 +60,18 @@ def screen_parts() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def page_processes() -> ModuleType:
-    """The module tests/pipeline/page_processes.py."""
-    return _load("page_processes")
+    """The module tests/pipeline/page_processes.py; on CI there has to be a browser for it."""
+    kit = _load("page_processes")
+    if kit.CHROMIUM is None and not os.environ.get("CI"):
+        pytest.skip("no chromium on this machine")
+    return kit
 
 
 @pytest.fixture(scope="session")
 def gige() -> ModuleType:
     """The module tests/pipeline/fake_gige.py, where Aravis is installed."""
     _need_gobject("Aravis-0.8")
+    _load("camera_process")
     return _load("fake_gige")
 
 
@@ -81,6 +85,7 @@ def gstreamer() -> None:
 def rtsp() -> ModuleType:
     """The module tests/pipeline/rtsp_camera.py, where its server is installed."""
     _need_gobject("Gst-1.0", "GstRtspServer-1.0")
+    _load("camera_process")
     return _load("rtsp_camera")
 
 

@@ -8,54 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from camera_process import CameraProcess
+
 ADDRESS, PORT = "127.0.0.1", 3956
 TICKS_PER_S = 100.0
 """How often the fake camera looks whether it was triggered; two triggers in one tick are one."""
 
 
-class FakeGige:
+class FakeGige(CameraProcess):
     """Starts, kills, stops and continues the camera."""
 
     def __init__(self, serial: str = "GV01") -> None:
+        super().__init__(__file__, "the fake camera")
         self.serial = serial
         self.uri = f"aravis:{ADDRESS}"
-        self._process: subprocess.Popen[str] | None = None
 
     def start(self, lost_per_mille: int = 0) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             # A second one would start too, and nobody could say which of them answers.
             probe.bind((ADDRESS, PORT))
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, self.serial, str(lost_per_mille)],
-            stdin=subprocess.PIPE,  # it ends with this process, whatever ends that
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "running\n", "the fake camera did not start"
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, number)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
-            for pipe in (self._process.stdin, self._process.stdout):
-                assert pipe is not None
-                pipe.close()
-            self._process = None
+        self.launch(self.serial, lost_per_mille)
 
 
 @contextlib.contextmanager

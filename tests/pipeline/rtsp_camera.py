@@ -6,52 +6,31 @@ by time.monotonic, at rtsp://127.0.0.1:PORT/cam. Prints "running" when it can be
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from types import TracebackType
 
+from camera_process import CameraProcess
+
 SIZE = (320, 240)
 
 
-class RtspCamera:
+class RtspCamera(CameraProcess):
     """Starts, kills, stops and continues it."""
 
     def __init__(self, fps: float, kind: str = "h264") -> None:
+        super().__init__(__file__, "the RTSP server")
         self.fps, self._kind = fps, kind
         self.period_ms = 1000 / fps
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             self.port = one.getsockname()[1]
         self.url = f"rtsp://127.0.0.1:{self.port}/cam"
-        self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, str(self.port), str(self.fps), self._kind],
-            stdin=subprocess.PIPE,  # it ends with this process, whatever ends that
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "running\n", "the RTSP server did not start"
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, number)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
-            for pipe in (self._process.stdin, self._process.stdout):
-                assert pipe is not None
-                pipe.close()
-            self._process = None
+        self.launch(self.port, self.fps, self._kind)
 
     def __enter__(self) -> RtspCamera:
         self.start()

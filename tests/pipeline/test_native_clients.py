@@ -11,13 +11,14 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import zmq
 from skrd4ad.pipeline.clock import Clock
 from skrd4ad.pipeline.key_files import read_public_key, write_key_pair, write_public_key
 from skrd4ad.pipeline.publish import Publisher, PublishSettings
-from skrd4ad.pipeline.records import Latency, Part, Result, Verdict
+from skrd4ad.pipeline.records import Verdict
 from skrd4ad.pipeline.security import new_key_pair
 from skrd4ad.pipeline.wire_messages import HealthFields
 from skrd4ad.pipeline.wire_record import pack_record, unpack_record
@@ -148,32 +149,10 @@ def test_every_single_changed_byte_is_refused(build: Build, tmp_path: Path) -> N
     assert run(command, tmp_path / "bad.bin").returncode == 1
 
 
-def result(number: int, verdict: Verdict, late: bool = False) -> Result:
-    return Result(
-        camera="cam0",
-        camera_seq=number,
-        frame_id=number,
-        captured_ns=time.time_ns(),
-        captured_mono_ns=time.monotonic_ns(),
-        captured_source="file",
-        captured_error_ns=0,
-        part=Part(),
-        name=None,
-        verdict=verdict,
-        reasons=(),
-        evaluated=verdict is not Verdict.ERR,
-        score=0.25,
-        threshold=0.5,
-        defects=(),
-        latency=Latency(),
-        late=late,
-    )
-
-
 def test_the_gate_passes_only_good_fresh_parts_of_a_ready_line_without_losses(
-    build: Build, tmp_path: Path
+    box_parts: ModuleType, build: Build, tmp_path: Path
 ) -> None:
-    command, surroundings = build("gate"), None
+    command, surroundings, result = build("gate"), None, box_parts.result
     if command[0] == "mono":
         surroundings = with_libzmq(tmp_path)
     behind_ns = 0
@@ -224,8 +203,10 @@ def test_the_gate_passes_only_good_fresh_parts_of_a_ready_line_without_losses(
     assert gate.returncode == 6
 
 
-def test_the_gate_rejects_everything_while_the_box_is_silent(build: Build, tmp_path: Path) -> None:
-    command, surroundings = build("gate"), None
+def test_the_gate_rejects_everything_while_the_box_is_silent(
+    box_parts: ModuleType, build: Build, tmp_path: Path
+) -> None:
+    command, surroundings, result = build("gate"), None, box_parts.result
     if command[0] == "mono":
         surroundings = with_libzmq(tmp_path)
     settings = PublishSettings(events=FREE, maps=FREE, map_policy="none", heartbeat_ms=1)
@@ -250,8 +231,10 @@ def test_the_gate_rejects_everything_while_the_box_is_silent(build: Build, tmp_p
     assert out.splitlines() == ["2 ok REJECT"]
 
 
-def test_the_gate_gets_in_with_its_key_and_not_with_another(build: Build, tmp_path: Path) -> None:
-    command, surroundings = build("gate"), None
+def test_the_gate_gets_in_with_its_key_and_not_with_another(
+    box_parts: ModuleType, build: Build, tmp_path: Path
+) -> None:
+    command, surroundings, result = build("gate"), None, box_parts.result
     if command[0] == "mono":
         surroundings = with_libzmq(tmp_path)
     write_key_pair(tmp_path / "keys", "server", "server", *new_key_pair())

@@ -7,7 +7,6 @@ priority: on a real station it is somewhere else and takes nothing from the line
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import time
 from collections.abc import Iterator
@@ -22,10 +21,6 @@ from skrd4ad.pipeline.subscriber import Subscriber
 from skrd4ad.pipeline.wire import ResultMessage
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("CI") and not (shutil.which("chromium") or shutil.which("chromium-browser")),
-    reason="no chromium on this machine",
-)
 RATE = 50.0
 SIZE = 640
 """Pixels a side of the camera's images, and of the pictures that the line makes for the page."""

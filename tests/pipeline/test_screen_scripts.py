@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import http.server
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +13,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("CI") and not (shutil.which("chromium") or shutil.which("chromium-browser")),
-    reason="no chromium on this machine",
-)
 WEB = Path(__file__).resolve().parents[2] / "pipeline" / "web"
 
 

@@ -10,7 +10,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -24,14 +23,7 @@ from skrd4ad.engine.spec import Threshold
 from skrd4ad.pipeline.control_client import ControlClient
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = [
-    pytest.mark.skipif(
-        not os.environ.get("CI")
-        and not (shutil.which("chromium") or shutil.which("chromium-browser")),
-        reason="no chromium on this machine",
-    ),
-    pytest.mark.timeout(400),
-]
+pytestmark = pytest.mark.timeout(400)
 RATE = 50.0
 THRESHOLD = 1.63
 """Of the arithmetic plan's scores of rendered parts, 1.38 to 1.68, some lie above this."""

@@ -62,7 +62,6 @@ ORDERS = [
         Audit(id="same-id-7"),
     )
 ]
-TOKENS = [b"[", b"{", b'"', b"\\ud800", b"null", b"-1", b"1e999", b"\x00"]
 QUESTIONS = [
     [b"", b"1.0", b"1", domain, b"10.0.0.9", b"", b"CURVE", bytes(32)]
     for domain in (b"events", b"maps", b"replay", b"control", b"elsewhere")
