@@ -9,7 +9,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
 
+# How long an example takes says nothing on a machine that does other work too.
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
 # Two cores: a torch or BLAS pool per test process would only fight over them.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 # Idle torch threads of one test process must not spin on the cores of the others.

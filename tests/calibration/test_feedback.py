@@ -48,7 +48,7 @@ def test_every_kind_of_part_is_counted_where_it_belongs():
     assert proposal.attained
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.floats(0, 10), min_size=30, max_size=80),
     st.lists(st.floats(0, 10), max_size=20),

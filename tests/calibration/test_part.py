@@ -41,7 +41,7 @@ def disturbed(pixels, angle_deg, shift):
     )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.floats(-8, 8), st.floats(-25, 25), st.floats(-20, 20))
 def test_the_part_comes_to_lie_where_it_lay_in_the_reference(angle, dx, dy):
     clean = reference()

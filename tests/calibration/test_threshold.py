@@ -182,7 +182,7 @@ def test_the_order_of_the_images_does_not_matter(scores, rate, random):
     assert conformal_threshold(scores, rate) == conformal_threshold(shuffled, rate)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(0, 5), min_size=19, max_size=80), st.sampled_from([0.05, 0.1, 0.25]))
 def test_the_escape_limit_lets_at_most_its_share_of_ranks_pass(defects, rate):
     limit = escape_limit(defects, rate)

@@ -51,7 +51,7 @@ def test_equals_bilinear_upsampling_and_scipy_s_gaussian(height: int, width: int
     st.floats(0.3, 9.0),
     st.integers(0, 40),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_constant_level_stays_constant(
     level: int, out: int, sigma_px: float, radius_px: int
 ) -> None:

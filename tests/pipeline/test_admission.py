@@ -121,7 +121,7 @@ def test_books_balance_over_fifty_thousand_random_operations(mode: str) -> None:
     play(mode, depth=3, limit=7, rounds=50_000, seed=20261124)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     mode=st.sampled_from(["every", "latest"]),
     depth=st.integers(1, 5),

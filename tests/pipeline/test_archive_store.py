@@ -95,7 +95,7 @@ def test_a_band_and_a_rate_of_zero_keep_no_good_part() -> None:
     seed=st.integers(0, 99),
     with_transform=st.booleans(),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_image_map_and_event_come_back_bit_for_bit(
     tmp_path_factory: pytest.TempPathFactory,
     height: int,

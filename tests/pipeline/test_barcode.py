@@ -12,7 +12,7 @@ from skrd4ad.pipeline.capture import barcode
 from skrd4ad.pipeline.capture.pattern import PatternSource
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**40 - 1), st.integers(0, 2**24 - 1), st.integers(0, 2**32 - 1), st.booleans()
 )

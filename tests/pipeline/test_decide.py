@@ -107,7 +107,7 @@ def test_a_small_spike_does_not_make_a_large_faint_defect_worse() -> None:
     assert [defect.area_px for defect in decision.defects] == [9]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(values=MAPS, low=LEVELS, high=LEVELS, contract=st.sampled_from([MAXIMUM, TOP_MEAN]))
 def test_a_higher_threshold_never_makes_a_part_worse(
     values: np.ndarray, low: float, high: float, contract: ScoreContract
@@ -119,7 +119,7 @@ def test_a_higher_threshold_never_makes_a_part_worse(
         assert RANK[lenient.verdict] <= RANK[strict.verdict]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(values=MAPS, threshold=LEVELS, grow=LEVELS, areas=st.tuples(LEVELS, LEVELS))
 def test_a_larger_minimum_and_a_narrower_growth_never_make_a_part_worse(
     values: np.ndarray, threshold: float, grow: float, areas: tuple[float, float]
@@ -136,7 +136,7 @@ def test_a_larger_minimum_and_a_narrower_growth_never_make_a_part_worse(
     assert plain.verdict is grown.verdict
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(values=MAPS, other=MAPS, mask=MASKS, threshold=LEVELS, grow=LEVELS)
 def test_masked_pixels_never_decide(
     values: np.ndarray, other: np.ndarray, mask: np.ndarray, threshold: float, grow: float
@@ -146,7 +146,7 @@ def test_masked_pixels_never_decide(
     assert judged(values, rule) == judged(np.where(mask, values, other), rule)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(values=MAPS, split=MASKS, threshold=LEVELS, contract=st.sampled_from([MAXIMUM, TOP_MEAN]))
 def test_regions_together_are_as_bad_as_the_worst_of_them(
     values: np.ndarray, split: np.ndarray, threshold: float, contract: ScoreContract

@@ -38,7 +38,7 @@ def found(
     return describe(areas, np.ones(len(areas), bool), values, place, "image", threshold)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(values=MAPS, threshold=LEVELS)
 def test_without_growth_defects_are_exactly_what_is_above_the_threshold(
     values: np.ndarray, threshold: float
@@ -60,7 +60,7 @@ def test_without_growth_defects_are_exactly_what_is_above_the_threshold(
         assert [d.score for d in defects] == sorted((d.score for d in defects), reverse=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(values=MAPS, levels=st.lists(LEVELS, min_size=3, max_size=3))
 def test_growth_adds_only_connected_pixels_and_more_of_it_only_adds(
     values: np.ndarray, levels: list[float]
@@ -81,7 +81,7 @@ def test_growth_adds_only_connected_pixels_and_more_of_it_only_adds(
         assert grown[pieces == piece].any() == seeds[pieces == piece].any()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(values=MAPS, threshold=LEVELS, grow=LEVELS, mask=stn.arrays(np.bool_, (HEIGHT, WIDTH)))
 def test_areas_add_up_to_their_pixels_in_both_units(
     values: np.ndarray, threshold: float, grow: float, mask: np.ndarray
@@ -106,7 +106,7 @@ def test_areas_add_up_to_their_pixels_in_both_units(
     assert millimetres.sum() == pytest.approx(total, rel=1e-2, abs=1e-6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(values=MAPS, threshold=LEVELS)
 def test_a_contour_encloses_its_defect_and_stays_in_its_box(
     values: np.ndarray, threshold: float

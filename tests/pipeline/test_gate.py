@@ -404,7 +404,7 @@ def test_a_dead_encoder_is_found_out_by_the_parts_that_come(parts: ModuleType) -
     assert "does not count" in stand.alarms[0].text
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     seed=st.integers(0, 2**32),
     trouble=st.sampled_from([0.0, 0.2, 0.6]),

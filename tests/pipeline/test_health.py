@@ -20,7 +20,7 @@ from skrd4ad.pipeline.health import (
 from skrd4ad.pipeline.records import Latency
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.integers(0, 2**41), min_size=1, max_size=300))
 def test_quantiles_are_within_a_64th_of_the_exact_rank(values: list[int]) -> None:
     histogram = LatencyHistogram()
@@ -49,7 +49,7 @@ def test_the_largest_and_the_smallest_value_have_a_bucket() -> None:
     assert largest >= 2**40
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 2**41), max_size=60), st.lists(st.integers(0, 2**41), max_size=60))
 def test_two_histograms_together_are_one_of_all_values(some: list[int], others: list[int]) -> None:
     one, other, both = LatencyHistogram(), LatencyHistogram(), LatencyHistogram()

@@ -274,7 +274,7 @@ def test_a_world_without_faults_is_paired_in_full(match: str, fire: str) -> None
     assert (world.pairs.mismatch, world.pairs.unclaimed) == ("", 0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     way=st.sampled_from(WAYS), seed=st.integers(0, 2**32), faults=st.sampled_from([0.05, 0.3, 0.9])
 )

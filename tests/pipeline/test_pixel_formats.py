@@ -53,7 +53,7 @@ def test_rgb_bgr_and_yuv_have_red_first() -> None:
     assert red > 230 > 30 > max(green, blue)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(hnp.arrays(np.uint16, (6, 16)), st.sampled_from([10, 12, 14, 16]))
 def test_more_than_eight_bits_keep_the_upper_eight(values: np.ndarray, bits: int) -> None:
     values = values >> (16 - bits)

@@ -137,7 +137,7 @@ def serve(request: Request, have: set[int], oldest: int, newest: int) -> list[by
     lost=st.sets(st.integers(1, 1600), max_size=40),
     requests_lost=st.lists(st.booleans(), max_size=8),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_missing_event_is_fetched_once_or_declared_gone(
     gaps: list[tuple[int, int]], lost: set[int], requests_lost: list[bool]
 ) -> None:

@@ -204,7 +204,7 @@ def test_the_books_balance_over_random_interleavings(
     assert game.refused
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(way=st.sampled_from(WAYS), seed=st.integers(0, 2**32))
 def test_the_books_balance_for_any_seed(parts: ModuleType, way: tuple[str, str], seed: int) -> None:
     play(parts, *way, seed=seed, operations=150)

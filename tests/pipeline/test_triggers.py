@@ -112,7 +112,7 @@ def test_a_lost_camera_fails_all_that_waits(parts: ModuleType) -> None:
 FATES = ("good", "late", "lost", "ignored", "too late")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(FATES), st.integers(20, 80)), max_size=60))
 def test_every_trigger_leaves_once_in_order_and_only_with_its_own_picture(
     plan: list[tuple[str, int]],

@@ -223,7 +223,7 @@ def test_the_truth_of_a_real_part_is_never_sent() -> None:
         max_size=40,
     ),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_result_of_the_line_fits_into_a_message(
     name: str, detail: str, reasons: list[str], score: float, defects: list[Defect]
 ) -> None:
@@ -362,7 +362,7 @@ def test_parts_that_contradict_each_other_are_refused() -> None:
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_random_and_mutated_bytes_raise_only_decode_errors(data: st.DataObject) -> None:
     parts = [bytearray(part) for part in messages()[data.draw(st.sampled_from(NAMES))]]
     for _ in range(data.draw(st.integers(1, 4))):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,15 +20,9 @@ from skrd4ad.errors import CalibrationError, DataError
 from skrd4ad.trainer.samples import Sample
 from skrd4ad.trainer.split import fold_normals
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 IMAGES, FOLDS = 20, 2
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @given(

@@ -17,7 +17,7 @@ from skrd4ad.trainer import bootstrap, metrics, pixel_scores
 from skrd4ad.trainer.pixel_scores import PixelScores
 from skrd4ad.trainer.ranking import auroc, pro_curve
 
-SMALL = settings(max_examples=60, deadline=None)
+SMALL = settings(max_examples=60)
 
 
 def labelled_scores() -> st.SearchStrategy[tuple[list[bool], list[float]]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from skrd4ad.engine.spec import InputSpec, NetworkSpec, ScoreContract
@@ -12,16 +10,9 @@ from skrd4ad.trainer.map_head import Inspector, cosine_distance
 from skrd4ad.trainer.network import Network
 from skrd4ad.trainer.resnet import SHAPES, ResNetTrunk
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BACKBONES = ("resnet18", "resnet34", "resnet50", "wide_resnet50_2")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Images of 64 px are too small to share between threads, least of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def randomise_norms(module: torch.nn.Module) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,8 @@ from skrd4ad.trainer.official import load_official
 from skrd4ad.trainer.train import train
 from torch import nn
 from torch.nn import functional
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class ReleasedBottleneck(nn.Module):
@@ -88,14 +89,6 @@ class ReleasedDecoder(nn.Module):
         d2 = self.layer2(functional.relu(d3 + e[2]) if skips else d3)
         d1 = self.layer3(functional.relu(d2 + e[1]) if skips else d2)
         return [d1, d2, d3]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -9,26 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from skrd4ad.errors import ConfigError
 from skrd4ad.trainer.config import load_config
 from skrd4ad.trainer.train import train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DEADLINE_S = 240.0
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,7 @@ from skrd4ad.trainer.network import Network
 from skrd4ad.trainer.resnet import ResNetTrunk, calibrate_batch_norm
 from skrd4ad.trainer.teacher import install_teacher, state_sha256, unfold_batch_norm
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Images of 64 px are too small to share between threads, least of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def no_normals() -> list[torch.Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,8 @@ from skrd4ad.trainer.config import TrainConfig, load_config
 from skrd4ad.trainer.learner import MAX_RESTORES, Learner
 from skrd4ad.trainer.network import Network
 from skrd4ad.trainer.train import train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 N_IMAGES = 12
 SPEC = TrainConfig(data="", out="").network_spec()
@@ -35,15 +36,6 @@ def write_parts(root: Path, count: int = N_IMAGES) -> Path:
             pixels[20:50, 20:50] += 80
             Image.fromarray(pixels).save(root / "part" / folder / f"{index:03}.png")
     return root
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Images of 64 px are too small to share between threads, least of all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
