@@ -19,7 +19,7 @@ from skrd4ad.pipeline.records import Latency, Part, Result, Verdict
 from skrd4ad.pipeline.wire_messages import BalanceFields, CameraFields, HealthFields
 
 FREE = "tcp://127.0.0.1:0"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def wait_for(condition: Callable[[], object], what: str = "") -> None:

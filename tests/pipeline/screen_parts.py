@@ -21,7 +21,7 @@ from skrd4ad.pipeline.screen.region_desk import RegionDesk
 from skrd4ad.pipeline.screen.web_server import PageServer
 from skrd4ad.pipeline.wire_picture import Picture, encode_jpeg
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 WIDTH, HEIGHT = 96, 64
 """Of the captured images; a map has half of that each way."""
 SCORES = {Verdict.OK: 0.25, Verdict.REVIEW: 0.55, Verdict.NG: 0.9, Verdict.ERR: float("nan")}

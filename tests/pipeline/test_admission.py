@@ -14,6 +14,8 @@ from skrd4ad.pipeline.admission import SUPERSEDED, Admission
 from skrd4ad.pipeline.records import Frame
 from skrd4ad.pipeline.waiting import Seat
 
+PATIENCE_S = 60.0
+
 
 def frame(camera: str, seq: int) -> Frame:
     return Frame(
@@ -161,11 +163,11 @@ def test_threads_lose_no_part(mode: str) -> None:
     for thread in (*captures, *others):
         thread.start()
     for thread in captures:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     admission.close()
-    others[0].join(30)
+    others[0].join(PATIENCE_S)
     done.set()
-    others[1].join(30)
+    others[1].join(PATIENCE_S)
     assert not unbalanced
     balance = admission.balance()
     assert (balance.admitted, balance.pending) == (count * len(cameras), 0)
@@ -191,8 +193,9 @@ def test_full_queue_makes_the_camera_wait_until_a_part_is_taken() -> None:
     thread.start()
     assert not admitted.wait(0.05)
     assert admission.take() is not None
-    assert admitted.wait(10)
-    thread.join(10)
+    assert admitted.wait(PATIENCE_S)
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
 
 
 def test_newest_frame_wins_and_the_drop_has_stage_and_cause() -> None:
@@ -263,10 +266,10 @@ def test_the_wait_for_a_batch_ends_when_its_last_part_comes() -> None:
     admission = Admission("every", seat_of=lambda camera: seat, batch_wait_ns=60_000_000_000)
     admission.admit(frame("a", 1))
     taken: list[object] = []
-    taker = threading.Thread(target=lambda: taken.append(admission.take(8, timeout_s=30)))
+    taker = threading.Thread(target=lambda: taken.append(admission.take(8, timeout_s=PATIENCE_S)))
     taker.start()
     admission.admit(frame("b", 1))
-    taker.join(20)
+    taker.join(PATIENCE_S)
     assert not taker.is_alive()
     assert len(taken[0]) == 2  # type: ignore[arg-type]
 
@@ -280,7 +283,7 @@ def test_close_wakes_both_sides_and_what_waits_is_still_taken() -> None:
     )
     blocked.start()
     admission.close()
-    blocked.join(10)
+    blocked.join(PATIENCE_S)
     assert answers == [False]
     tickets = admission.take(timeout_s=None)
     assert tickets

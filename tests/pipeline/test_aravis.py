@@ -39,7 +39,7 @@ def source_of(fake: object, query: str) -> object:
     return source
 
 
-def next_shot(source: object, limit_s: float = 10) -> Shot:
+def next_shot(source: object, limit_s: float = 60) -> Shot:
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         shot = source.grab(0.1)
@@ -48,7 +48,7 @@ def next_shot(source: object, limit_s: float = 10) -> Shot:
     raise AssertionError("no shot came")
 
 
-def wait_for(condition: Callable[[], bool], limit_s: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], limit_s: float = 60) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -20,7 +20,7 @@ from skrd4ad.pipeline.records import Latency, Part, Result, Verdict
 from skrd4ad.pipeline.taps import TappedOutlet
 
 FREE = "tcp://127.0.0.1:0"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def result(number: int, verdict: Verdict = Verdict.NG, size: int = 32) -> Result:

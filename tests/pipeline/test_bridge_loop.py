@@ -36,13 +36,13 @@ def test_a_server_that_hangs_is_left_behind(
     thread, let_go = LoopThread("test"), threading.Event()
 
     async def hang() -> None:
-        let_go.wait(30)
+        let_go.wait(60)
 
     with pytest.raises(UplinkLost):
         thread.run(hang(), 0.05)
     began = time.monotonic()
     thread.close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert "abandoned" in caplog.text
     let_go.set()
     deadline = time.monotonic() + 30

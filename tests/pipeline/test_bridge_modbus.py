@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -125,12 +124,8 @@ def test_the_toggle_changes_with_every_result_and_alive_by_itself(
     assert toggles in ([True, False, True], [False, True, False])
     first = plc.words(0)[2]
     box_parts.wait_for(lambda: plc.words(0)[2] != first)
-    assert {True, False} == {_later(plc) for _ in range(30)}
-
-
-def _later(plc: Plc) -> bool:
-    time.sleep(0.02)
-    return plc.bits(0)[ALIVE]
+    seen: set[bool] = set()
+    box_parts.wait_for(lambda: seen.add(plc.bits(0)[ALIVE]) or len(seen) == 2, "ALIVE changes")
 
 
 def test_a_silent_box_is_a_reject_though_its_last_part_was_good(
@@ -228,6 +223,6 @@ def test_the_verb_serves_a_plc_and_refuses_an_open_address(box: Any, box_parts: 
     box_parts.wait_for(lambda: client.read_coils(VALID, count=1).bits[0])
     client.close()
     bridge.terminate()
-    out, _ = bridge.communicate(timeout=30)
+    out, _ = bridge.communicate(timeout=60)
     assert bridge.returncode == 0
     assert "0 events dropped" in out

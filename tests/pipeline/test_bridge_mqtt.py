@@ -55,7 +55,7 @@ class Broker:
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(60)
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
@@ -357,7 +357,7 @@ def test_the_brokers_last_will_speaks_for_a_killed_bridge(
     box_parts.wait_for(lambda: acting(listener))
     session = listener.states()[-1]["session"]
     process.send_signal(signal.SIGKILL)
-    process.wait(30)
+    process.wait(60)
     box_parts.wait_for(lambda: listener.states()[-1]["reason"] == "bridge lost")
     will = listener.states()[-1]
     assert (will["online"], will["act"], will["session"]) == (False, False, session)
@@ -368,7 +368,7 @@ def test_the_brokers_last_will_speaks_for_a_killed_bridge(
     again = verb(box, "--broker", f"127.0.0.1:{broker.port}")
     box_parts.wait_for(lambda: acting(listener))
     again.terminate()
-    out, _ = again.communicate(timeout=30)
+    out, _ = again.communicate(timeout=60)
     assert again.returncode == 0
     assert "0 events dropped" in out
 
@@ -402,7 +402,7 @@ def test_the_brokers_last_will_speaks_for_a_bridge_that_hangs(
     process.send_signal(signal.SIGCONT)
     box_parts.wait_for(lambda: acting(listener))
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ class Mes:
         self.parts = parts
         port = int(endpoint.partition("://")[2].partition("/")[0].rpartition(":")[2])
         parts.wait_for(lambda: _listens(port), "the server listens")
-        self.client = Client(endpoint, timeout=20)
+        self.client = Client(endpoint, timeout=60)
         self.client.connect()
         self.index = self.client.get_namespace_index(NAMESPACE)
 
@@ -268,7 +268,7 @@ def test_the_verb_serves_also_what_was_fetched_later_and_ends(
     assert mes.value(f"{RESULTS}/ResultMetaData/SequenceNumber") == 4
     mes.client.disconnect()
     bridge.terminate()
-    out, _ = bridge.communicate(timeout=30)
+    out, _ = bridge.communicate(timeout=60)
     box.close()
     assert bridge.returncode == 0
     assert "0 events dropped" in out

@@ -15,6 +15,7 @@ from skrd4ad.pipeline.capture.camera import Camera
 from skrd4ad.pipeline.clock import SYSTEM_CLOCK
 from skrd4ad.pipeline.records import Part
 
+PATIENCE_S = 60.0
 QUICK = {"first_s": 0.001, "limit_s": 0.002}
 
 
@@ -52,7 +53,7 @@ def test_a_failed_read_reopens_and_configures_in_full(parts: ModuleType) -> None
     camera, admission, states = camera_on(source)
     camera.open()
     camera.start()
-    assert camera.join(10)
+    assert camera.join(PATIENCE_S)
     whole = ["open", "configure"]
     assert source.calls == [
         *whole, "close", "open", "close", *whole, "close", *whole, "close", *whole, "close",
@@ -71,7 +72,7 @@ def test_a_file_that_fails_ends_the_line_instead_of_repeating_parts(parts: Modul
     camera, _, states = camera_on(source)
     camera.open()
     camera.start()
-    assert camera.join(10)
+    assert camera.join(PATIENCE_S)
     assert isinstance(camera.failure, CameraError)
     assert states == ["running", "failed"]
     assert source.calls.count("open") == 1
@@ -91,7 +92,7 @@ def test_an_idle_camera_is_not_reopened(parts: ModuleType) -> None:
     camera, _, _ = camera_on(source)
     camera.open()
     camera.start()
-    assert camera.join(10)
+    assert camera.join(PATIENCE_S)
     assert source.calls == ["open", "configure", "close"]
 
 
@@ -110,14 +111,14 @@ def test_stop_ends_the_thread_from_any_state(parts: ModuleType, where: str) -> N
     }[where]
     source = parts.ScriptedSource(script, live=True, then="idle")
     camera, _, _ = camera_on(
-        source, depth=2, **({"first_s": 60.0, "limit_s": 60.0} if where == "reopening" else {})
+        source, depth=2, **({"first_s": 600.0, "limit_s": 600.0} if where == "reopening" else {})
     )
     camera.open()
     if where != "not started":
         camera.start()
-        assert reached.wait(10)
+        assert reached.wait(PATIENCE_S)
     camera.stop()
-    assert camera.join(5)
+    assert camera.join(PATIENCE_S)
     assert not source.is_open
 
 
@@ -127,7 +128,7 @@ def test_a_live_camera_that_repeats_one_image_is_frozen_and_reopened(parts: Modu
     camera, admission, states = camera_on(source)
     camera.open()
     camera.start()
-    assert camera.join(10)
+    assert camera.join(PATIENCE_S)
     tickets = admission.take(50)
     assert tickets is not None
     # The first and nine repeats pass; repeats ten and eleven are each a failed read.
@@ -141,7 +142,7 @@ def test_stored_parts_may_repeat(parts: ModuleType) -> None:
     camera, admission, _ = camera_on(source)
     camera.open()
     camera.start()
-    assert camera.join(10)
+    assert camera.join(PATIENCE_S)
     assert admission.balance().admitted == 30
 
 
@@ -166,7 +167,7 @@ def test_a_thread_that_hangs_in_its_driver_is_replaced(parts: ModuleType) -> Non
 
     def hang() -> object:
         hanging.set()
-        release.wait(30)
+        release.wait(PATIENCE_S)
         return parts.shot(99)
 
     first = parts.ScriptedSource([parts.shot(1), hang, parts.shot(98)], live=True)
@@ -174,15 +175,15 @@ def test_a_thread_that_hangs_in_its_driver_is_replaced(parts: ModuleType) -> Non
     camera, admission, hand = hung_camera(parts, [first, second])
     camera.open()
     camera.start()
-    assert hanging.wait(10)
+    assert hanging.wait(PATIENCE_S)
     camera.replace_if_hung()
     assert camera.abandoned == 0, "a slow driver call is not yet a hung one"
     hand.advance_s(15.1)
     camera.replace_if_hung()
-    assert delivered.wait(10)
+    assert delivered.wait(PATIENCE_S)
     release.set()
     camera.stop()
-    assert camera.join(10)
+    assert camera.join(PATIENCE_S)
     tickets = admission.take(10)
     assert tickets is not None
     # What the abandoned thread brings back in the end is about a part of long ago.
@@ -197,14 +198,14 @@ def test_a_driver_that_hangs_again_and_again_ends_the_line(parts: ModuleType) ->
 
     def hang() -> None:
         arrivals.put(1)
-        release.wait(30)
+        release.wait(PATIENCE_S)
 
     sources = [parts.ScriptedSource([hang], live=True, then="idle") for _ in range(6)]
     camera, _, hand = hung_camera(parts, sources)
     camera.open()
     camera.start()
     for _ in range(4):
-        arrivals.get(timeout=10)
+        arrivals.get(timeout=PATIENCE_S)
         hand.advance_s(15.1)
         camera.replace_if_hung()
     assert isinstance(camera.failure, CameraError)
@@ -212,7 +213,7 @@ def test_a_driver_that_hangs_again_and_again_ends_the_line(parts: ModuleType) ->
     assert camera.finished
     release.set()
     camera.stop()
-    assert camera.join(10)
+    assert camera.join(PATIENCE_S)
 
 
 class Triggerable:
@@ -253,7 +254,7 @@ def test_the_numbers_of_triggers_go_on_when_a_hung_thread_is_replaced(parts: Mod
 
     def hang() -> None:
         hanging.set()
-        release.wait(30)
+        release.wait(PATIENCE_S)
 
     sources = [
         Triggerable(parts.ScriptedSource([hang], live=True)),
@@ -263,13 +264,13 @@ def test_the_numbers_of_triggers_go_on_when_a_hung_thread_is_replaced(parts: Mod
     camera.open()
     camera.start()
     assert [camera.trigger(None) for _ in range(3)] == [1, 2, 3]
-    assert hanging.wait(10)
+    assert hanging.wait(PATIENCE_S)
     hand.advance_s(15.1)
     camera.replace_if_hung()
     assert camera.trigger(None) == 4
     release.set()
     camera.stop()
-    assert camera.join(10)
+    assert camera.join(PATIENCE_S)
 
 
 def test_a_frozen_picture_of_a_triggered_part_is_its_result(parts: ModuleType) -> None:
@@ -277,7 +278,7 @@ def test_a_frozen_picture_of_a_triggered_part_is_its_result(parts: ModuleType) -
     camera, admission, _ = camera_on(source)
     camera.open()
     camera.start()
-    assert camera.join(10)
+    assert camera.join(PATIENCE_S)
     failures = [ticket.frame.failure for ticket in admission.take(50)]
     assert failures == [None] * 10 + ["frozen"] * 2
 
@@ -291,7 +292,7 @@ def test_another_size_after_a_reopen_is_not_judged(parts: ModuleType) -> None:
     camera._changed = lambda one: details.append(one.status.detail)
     camera.open()
     camera.start()
-    assert camera.join(10)
+    assert camera.join(PATIENCE_S)
     assert [ticket.frame.frame_id for ticket in admission.take(50)] == [1, 2]
     assert any("delivers 16 x 16 pixels now, it was 32 x 32" in text for text in details)
     assert camera.status.reconnects == 2
@@ -317,6 +318,6 @@ def test_a_free_running_camera_that_falls_silent_is_lost(parts: ModuleType) -> N
     )
     camera.open()
     camera.start()
-    assert camera.join(10)
+    assert camera.join(PATIENCE_S)
     assert source.calls.count("open") == 2
     assert any("has sent nothing for 6.0 s" in text for text in details)

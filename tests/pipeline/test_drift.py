@@ -234,7 +234,7 @@ def test_monitors_that_fail_are_taken_off_and_cost_no_verdict(
     class Immediate(DriftTap):
         def on_result(self, one, seq) -> None:
             super().on_result(one, seq)
-            self._thread.join(20)
+            self._thread.join(60)
 
     tap = Immediate(DriftSettings(), broken)
     alarms, outlet = line_with_drift(parts, tiny, tap, 5)

@@ -50,13 +50,13 @@ publish: {{control: "tcp://127.0.0.1:0"}}
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._listen, args=(self._line.ready["events"],))
         self._thread.start()
-        assert self._listening.wait(30)
-        self.control = ControlClient(self._line.ready["control"], patience_s=20)
+        assert self._listening.wait(60)
+        self.control = ControlClient(self._line.ready["control"], patience_s=60)
         self.given: list[int] = []
 
     def _listen(self, endpoint: str) -> None:
         with Subscriber(endpoint) as events:
-            for item in events.items(silent_s=20):
+            for item in events.items(silent_s=60):
                 self._listening.set()
                 assert hasattr(item, "header"), item
                 if isinstance(item, ResultMessage):
@@ -76,8 +76,8 @@ publish: {{control: "tcp://127.0.0.1:0"}}
     def end(self) -> dict[str, object]:
         self.control.drain()
         self.control.close()
-        assert self.over.wait(30)
-        self._thread.join(30)
+        assert self.over.wait(60)
+        self._thread.join(60)
         summary: dict[str, object] = self._line.summary()
         return summary
 

@@ -34,7 +34,7 @@ def started(uri: str) -> Source:
 
 
 def next_shot(source: Source) -> Shot:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         shot = source.grab(0.1)
         if shot is not None:
@@ -44,7 +44,7 @@ def next_shot(source: Source) -> Shot:
 
 def drain(source: Source) -> None:
     """Whatever still comes, for twenty seconds."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         source.grab(0.1)
 
@@ -97,12 +97,14 @@ def test_an_ip_camera_through_gstreamer_shows_the_present_and_its_loss(rtsp: Mod
         text = f"rtspsrc location={camera.url} protocols=tcp latency=0 ! rtpjpegdepay ! jpegdec"
         source = started(f"gst:{text}")
         assert source.live
-        ages = []
+        ages, stamped_late_ms = [], []
         for _ in range(10):
             shot = next_shot(source)
             code = barcode.read(shot.pixels)
             ages.append(time.monotonic() * 1000 - code[0])
-            assert shot.captured_mono_ns / 1e6 - code[0] < 1000
+            stamped_late_ms.append(shot.captured_mono_ns / 1e6 - code[0])
+        # Once the machine may be busy for a second; a queue would be late at every frame.
+        assert sorted(stamped_late_ms)[5] < 500
         assert sorted(ages)[5] < 500, "the newest frame wins"
         camera.kill()
         with pytest.raises(CameraError, match="camera gst"):

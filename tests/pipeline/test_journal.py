@@ -20,7 +20,7 @@ from skrd4ad.pipeline.journal import Journal, JournalSettings
 from skrd4ad.pipeline.journal_store import JournalStore
 from skrd4ad.pipeline.journal_tail import SLOT_BYTES, SLOTS, JournalTail
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 DAY_NS = 86_400 * 1_000_000_000
 
 

@@ -287,7 +287,7 @@ def test_a_stop_at_a_random_moment_leaves_no_part_without_a_result(
         timer.start()
         source = parts.ScriptedSource(shots(parts, [0] * 100_000), live=True)
         summary = bench.run({"cam": source}, lambda batch: time.sleep(0.001), mode=mode)
-        timer.join(10)
+        timer.join(60)
         assert summary.balance.balanced
         assert summary.balance.pending == 0
         assert len(bench.outlet.results) == summary.balance.results
@@ -304,7 +304,7 @@ def test_a_hanging_engine_cannot_hold_up_the_stop(bench: Bench, parts: ModuleTyp
             release.wait(60)
 
     def stop_when_it_hangs() -> None:
-        hanging.wait(30)
+        assert hanging.wait(60)
         bench.stop.set()
         asked.append(time.monotonic())
 
@@ -315,7 +315,7 @@ def test_a_hanging_engine_cannot_hold_up_the_stop(bench: Bench, parts: ModuleTyp
     summary = bench.run({"cam": parts.ScriptedSource(shots(parts, [0] * 50))}, hang)
     took_s = time.monotonic() - asked[0]
     release.set()
-    watcher.join(10)
+    watcher.join(60)
     assert took_s < STOP_LIMIT_S + 1.0  # a second of grace for a loaded test machine
     assert summary.balance.balanced
     assert summary.balance.pending == 0

@@ -17,7 +17,7 @@ from skrd4ad.pipeline.capture.camera import CameraSettings
 from skrd4ad.pipeline.line_plan import LinePlan
 from skrd4ad.pipeline.line_records import LineSettings
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @dataclass

@@ -24,7 +24,7 @@ from skrd4ad.pipeline.security import new_key_pair
 from skrd4ad.pipeline.wire_messages import CameraFields, HealthFields
 from skrd4ad.pipeline.wire_record import unpack_record
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def result(number: int, verdict: Verdict) -> Result:

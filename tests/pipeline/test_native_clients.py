@@ -28,7 +28,7 @@ GOLDEN = Path(__file__).parent / "golden"
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", "-Wno-unused-function"]
 FREE = "tcp://127.0.0.1:0"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 READY = HealthFields(ready=True, uptime_s=1.0)
 
 Build = Callable[[str], list[str]]

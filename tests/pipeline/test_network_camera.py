@@ -83,7 +83,7 @@ def camera() -> Iterator[MotionJpeg]:
 
 def frames(source: NetworkSource, count: int) -> list[int]:
     levels = []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(levels) < count and time.monotonic() < deadline:
         shot = source.grab(0.1)
         if shot is not None:
@@ -109,7 +109,7 @@ def test_what_a_stall_held_back_is_thrown_away(camera: MotionJpeg) -> None:
     source.open()
     source.configure()
     ages = []
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while source.flushed < 10 and time.monotonic() < deadline:
         source.grab(0.1)
     for _ in range(5):

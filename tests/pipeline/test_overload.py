@@ -61,7 +61,7 @@ def overload(plan: Path, mode: str, seconds: float) -> dict[str, Any]:
                     gates = item.header.health.gates
                 elif isinstance(item, StateMessage) and item.header.state == "BYE":
                     break
-        summary = json.loads(process.communicate(timeout=30)[0].splitlines()[-1])
+        summary = json.loads(process.communicate(timeout=60)[0].splitlines()[-1])
         assert process.returncode == 0
     finally:
         process.kill()

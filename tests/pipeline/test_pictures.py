@@ -26,7 +26,7 @@ from skrd4ad.pipeline.wire_record import DecodeError
 
 FREE = "tcp://127.0.0.1:0"
 READY = HealthFields(ready=True, uptime_s=1.0)
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 
 def part(number: int, verdict: Verdict = Verdict.OK, camera: str = "cam0") -> Result:

@@ -75,7 +75,8 @@ def test_cameras_prepare_while_the_infer_thread_is_busy(
     while admission.may_prepare("a"):
         assert taker.is_alive()
     admission.close()
-    taker.join(10)
+    taker.join(60)
+    assert not taker.is_alive()
 
 
 def test_results_are_the_same_whoever_prepared(

@@ -38,7 +38,7 @@ from skrd4ad.pipeline.wire_record import DecodeError
 
 FREE = "tcp://127.0.0.1:0"
 BOOT = "a" * 16
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 SECOND = 1_000_000_000
 
 
@@ -383,7 +383,7 @@ def test_a_publisher_killed_and_restarted_under_load_loses_no_event(tmp_path: Pa
                 seen.append(item.message.header.seq)
             assert not isinstance(item, Gone), item
 
-        deadline = time.monotonic() + 4 * PATIENCE_S
+        deadline = time.monotonic() + PATIENCE_S
         while len(seen) < 400:
             assert time.monotonic() < deadline
             take(stream.receive(0.2))

@@ -27,7 +27,7 @@ from skrd4ad.pipeline.wire_messages import HealthFields
 from zmq.utils.monitor import recv_monitor_message
 
 FREE = "tcp://127.0.0.1:0"
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 READY = HealthFields(ready=True, uptime_s=1.0)
 SOCKETS = ("events", "maps", "replay", "control")
 
@@ -256,9 +256,9 @@ def test_who_is_refused_is_told_that_it_is_the_key(box: Box) -> None:
             pytest.raises(NetworkError, match=words),
             replay_client(box.endpoint("replay"), keys) as client,
         ):
-            client.snapshot(1.5)
+            client.snapshot(4.0)
     with (
         pytest.raises(NetworkError, match="refuses our key"),
-        ControlClient(box.endpoint("control"), box.keys_of("stranger"), patience_s=1.5) as stranger,
+        ControlClient(box.endpoint("control"), box.keys_of("stranger"), patience_s=4.0) as stranger,
     ):
         stranger.audit(1)

@@ -15,7 +15,7 @@ import pytest
 from skrd4ad.cli import main
 from skrd4ad.pipeline.screen.passwords import Passwords, read_people
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def test_the_verb_waits_for_a_line_serves_and_ends_on_sigterm() -> None:

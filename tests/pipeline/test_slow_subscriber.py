@@ -16,7 +16,7 @@ from skrd4ad.pipeline.records import Latency, Part, Result, Verdict
 from skrd4ad.pipeline.wire_messages import HealthFields
 
 FREE = "tcp://127.0.0.1:0"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 WARM_UP = 1_000_000
 """Results with this number and above are not measured."""
 LARGE_MAP = np.zeros((256, 256), np.float32)
@@ -83,10 +83,10 @@ def child(program: str, *words: str) -> subprocess.Popen[bytes]:
 
 
 def send(publisher: Publisher, numbers: range, rate: float) -> None:
-    begun = time.monotonic()
+    """At most `rate` a second: what a busy machine held up is not made up for in a burst, which
+    would be more than a queue holds."""
     for number in numbers:
-        while (time.monotonic() - begun) * rate < number - numbers.start:
-            time.sleep(0.0005)
+        time.sleep(1 / rate)
         publisher.send_result(result(number))
         publisher.heartbeat_if_due(READY)
 

@@ -27,7 +27,7 @@ from skrd4ad.pipeline.pairing import TriggerSettings
 from skrd4ad.pipeline.records import Announced, Part, Result, Verdict
 from skrd4ad.pipeline.trigger_door import Refused
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from skrd4ad.errors import CameraError, ConfigError
 from skrd4ad.pipeline.capture.base import Shot
 from skrd4ad.pipeline.capture.watch_folder import WatchFolderSource
 
+PATIENCE_S = 60.0
+
 
 def picture(path: Path, level: int = 100) -> Path:
     Image.fromarray(np.full((32, 48, 3), level, np.uint8)).save(path)
@@ -59,7 +61,7 @@ def test_a_file_is_a_part_when_its_writer_closes_it(inbox: Path, tmp_path: Path)
         # Longer than a resting file is trusted elsewhere: it is known to be open.
         assert shots_for(source, 1.6) == []
         file.write(data[len(data) // 2 :])
-    (shot,) = shots_for(source, 10, count=1)
+    (shot,) = shots_for(source, PATIENCE_S, count=1)
     assert (shot.name, shot.failure, shot.frame_id) == ("slow.png", None, 1)
     assert shot.part.part_id == "slow.png"
     assert shot.captured_ns == (inbox / "slow.png").stat().st_mtime_ns
@@ -75,10 +77,10 @@ def test_renamed_files_come_in_order_and_others_do_not_count(inbox: Path, tmp_pa
     (inbox / "notes.txt").write_text("no picture")
     picture(tmp_path / "x.png").rename(inbox / ".hidden.png")
     (inbox / "folder.png").mkdir()
-    shots = shots_for(source, 10, count=5)
+    shots = shots_for(source, PATIENCE_S, count=5)
     assert [shot.name for shot in shots] == [f"part{9 - n}.png" for n in range(5)]
     picture(inbox / "part9.png", 200)  # written again: another part
-    (again,) = shots_for(source, 10, count=1)
+    (again,) = shots_for(source, PATIENCE_S, count=1)
     assert (again.name, again.pixels[0, 0, 0]) == ("part9.png", 200)
     assert shots_for(source, 1.2) == []
     source.close()
@@ -116,13 +118,13 @@ def test_a_missing_folder_and_one_that_goes_away_are_camera_errors(inbox: Path) 
     source = started(inbox)
     shutil.rmtree(inbox)
     with pytest.raises(CameraError, match="is gone"):
-        shots_for(source, 10)
+        shots_for(source, PATIENCE_S)
     source.close()
     inbox.mkdir()
     source.open()
     source.configure()
     picture(inbox / "back.png")
-    assert [shot.name for shot in shots_for(source, 10, count=1)] == ["back.png"]
+    assert [shot.name for shot in shots_for(source, PATIENCE_S, count=1)] == ["back.png"]
     source.close()
 
 
@@ -131,7 +133,7 @@ def test_what_was_there_before_can_be_left_out(inbox: Path) -> None:
     source = started(inbox, existing=False)
     assert shots_for(source, 0.1) == []
     picture(inbox / "new.png")
-    assert [shot.name for shot in shots_for(source, 10, count=1)] == ["new.png"]
+    assert [shot.name for shot in shots_for(source, PATIENCE_S, count=1)] == ["new.png"]
     assert shots_for(source, 1.2) == []
     source.close()
 
@@ -191,7 +193,7 @@ def test_a_killed_line_leaves_no_file_out(
             time.sleep(1.1)
         kills += 1
     with streams.running(*options) as line:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         seen = inbox / ".skrd4ad-seen"
         while {json.loads(text)[0] for text in seen.read_text().splitlines()} != set(names):
             assert time.monotonic() < deadline

@@ -80,7 +80,7 @@ GREETINGS = [
     )
 ]
 """A connection's first bytes (rfc.zeromq.org/spec/37): greeting, then the mechanism's command."""
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def mutate(rng: random.Random, seed: list[bytes]) -> list[bytes]:
