@@ -4,13 +4,13 @@ itself, and a bridge in another thread."""
 from __future__ import annotations
 
 import queue
-import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from free_ports import free_port as free_port
 from skrd4ad.pipeline.bridges.feed import Feed
 from skrd4ad.pipeline.bridges.uplink import CircuitBreaker, Uplink, run_bridge
 from skrd4ad.pipeline.journal import JournalSettings
@@ -27,12 +27,6 @@ def wait_for(condition: Callable[[], object], what: str = "") -> None:
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain: {what}"
         time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def result(

@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 
 
-def _load(name: str) -> ModuleType:
-    """A module beside this file."""
+def _load(name: str, *needs: str) -> ModuleType:
+    """A module beside this file, and before it those that it imports."""
+    for one in needs:
+        if one not in sys.modules:
+            _load(one)
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -35,7 +38,7 @@ def parts() -> ModuleType:
 @pytest.fixture(scope="session")
 def box_parts() -> ModuleType:
     """The module tests/pipeline/bridge_parts.py."""
-    return _load("bridge_parts")
+    return _load("bridge_parts", "free_ports")
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def screen_parts() -> ModuleType:
 @pytest.fixture(scope="session")
 def page_processes() -> ModuleType:
     """The module tests/pipeline/page_processes.py; on CI there has to be a browser for it."""
-    kit = _load("page_processes")
+    kit = _load("page_processes", "free_ports")
     if kit.CHROMIUM is None and not os.environ.get("CI"):
         pytest.skip("no chromium on this machine")
     return kit
@@ -71,8 +74,7 @@ def page_processes() -> ModuleType:
 def gige() -> ModuleType:
     """The module tests/pipeline/fake_gige.py, where Aravis is installed."""
     _need_gobject("Aravis-0.8")
-    _load("camera_process")
-    return _load("fake_gige")
+    return _load("fake_gige", "camera_process")
 
 
 @pytest.fixture(scope="session")
@@ -85,8 +87,7 @@ def gstreamer() -> None:
 def rtsp() -> ModuleType:
     """The module tests/pipeline/rtsp_camera.py, where its server is installed."""
     _need_gobject("Gst-1.0", "GstRtspServer-1.0")
-    _load("camera_process")
-    return _load("rtsp_camera")
+    return _load("rtsp_camera", "camera_process", "free_ports")
 
 
 def _need_gobject(*names: str) -> None:

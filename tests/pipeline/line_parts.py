@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,8 +14,14 @@ from skrd4ad.engine.spec import Manifest, Threshold
 from skrd4ad.errors import CameraError
 from skrd4ad.pipeline import wire_messages as wire
 from skrd4ad.pipeline.capture.base import EndOfStream, Shot
+from skrd4ad.pipeline.capture.camera import CameraSettings
 from skrd4ad.pipeline.clock import SYSTEM_CLOCK, Clock
+from skrd4ad.pipeline.line import run_line
+from skrd4ad.pipeline.line_plan import LinePlan
+from skrd4ad.pipeline.line_records import LineSettings, LineSummary
 from skrd4ad.pipeline.records import Part, Result
+
+PATIENCE_S = 60.0
 
 THRESHOLD = Threshold(
     value=0.5, target_false_reject_rate=0.01, attainable_rate=0.01, n_normals=99, method="manual"
@@ -193,3 +199,48 @@ class RecordingOutlet:
     def _here(self) -> None:
         self._threads.add(threading.get_ident())
         assert len(self._threads) == 1, "the publisher was called from two threads"
+
+
+class LineThread:
+    """`run_line` in a thread of its own; what it raises comes out of `wait` and `end`."""
+
+    def __init__(
+        self,
+        cameras: Sequence[CameraSettings],
+        plans: Sequence[LinePlan],
+        outlet: RecordingOutlet,
+        settings: LineSettings | None = None,
+        **more: object,
+    ) -> None:
+        self.stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._arguments = (cameras, plans, outlet, settings or LineSettings(), self.stop)
+        self._thread = threading.Thread(target=self._run, kwargs=more, daemon=True)
+        self._thread.start()
+
+    def _run(self, **more: object) -> None:
+        try:
+            self._summary = run_line(*self._arguments, **more)  # type: ignore[arg-type]
+        except BaseException as error:
+            self._failure = error
+
+    def wait(self, condition: Callable[[], object], said: Callable[[], object] = str) -> None:
+        """Until the condition holds; `said` is what to show when it never does."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            if self._failure is not None:
+                raise self._failure
+            assert time.monotonic() < deadline, said()
+            time.sleep(0.002)
+
+    def join(self) -> LineSummary:
+        """Wait for its end."""
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive(), "the line does not end"
+        if self._failure is not None:
+            raise self._failure
+        return self._summary
+
+    def end(self) -> LineSummary:
+        self.stop.set()
+        return self.join()

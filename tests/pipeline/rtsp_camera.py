@@ -13,6 +13,7 @@ import time
 from types import TracebackType
 
 from camera_process import CameraProcess
+from free_ports import free_port
 
 SIZE = (320, 240)
 
@@ -24,9 +25,7 @@ class RtspCamera(CameraProcess):
         super().__init__(__file__, "the RTSP server")
         self.fps, self._kind = fps, kind
         self.period_ms = 1000 / fps
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.port = one.getsockname()[1]
+        self.port = free_port()
         self.url = f"rtsp://127.0.0.1:{self.port}/cam"
 
     def start(self) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,9 +18,8 @@ from skrd4ad.engine.plan import load_plan
 from skrd4ad.pipeline.capture.camera import CameraSettings
 from skrd4ad.pipeline.capture.uri import open_source, parse_uri
 from skrd4ad.pipeline.control_port import ControlRefused, LineControl
-from skrd4ad.pipeline.line import run_line
 from skrd4ad.pipeline.line_plan import LinePlan
-from skrd4ad.pipeline.line_records import LineSettings, LineSummary
+from skrd4ad.pipeline.line_records import LineSettings
 from skrd4ad.pipeline.pairing import TriggerSettings
 from skrd4ad.pipeline.records import Result, Verdict
 
@@ -47,36 +45,23 @@ class Line:
     given: list[int] = field(default_factory=list)
     ordered_ns: dict[int, int] = field(default_factory=dict)
     controls: list[LineControl] = field(default_factory=list)
-    failure: BaseException | None = None
 
     def __post_init__(self) -> None:
-        self.outlet, self.stop = self.parts.RecordingOutlet(), threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        self.wait(lambda: "RUNNING" in self.outlet.states)
-
-    def _run(self) -> None:
+        self.outlet = self.parts.RecordingOutlet()
         manifest = load_plan(self.plan).manifest
         trigger = TriggerSettings(limit_ms=self.limit_ms, under_way=64)
         make_source = lambda: open_source(parse_uri(self.uri))  # noqa: E731
-        try:
-            self.summary: LineSummary = run_line(
-                [CameraSettings("cam", make_source, trigger=trigger)],
-                [LinePlan(lambda: self.parts.ArithmeticEngine(manifest), self.parts.THRESHOLD)],
-                self.outlet,
-                LineSettings(mode="every"),
-                self.stop,
-                on_control=self.controls.append,
-            )
-        except BaseException as error:
-            self.failure = error
+        self._line = self.parts.LineThread(
+            [CameraSettings("cam", make_source, trigger=trigger)],
+            [LinePlan(lambda: self.parts.ArithmeticEngine(manifest), self.parts.THRESHOLD)],
+            self.outlet,
+            LineSettings(mode="every"),
+            on_control=self.controls.append,
+        )
+        self.wait(lambda: "RUNNING" in self.outlet.states)
 
-    def wait(self, condition: Callable[[], bool], limit_s: float = PATIENCE_S) -> None:
-        deadline = time.monotonic() + limit_s
-        while not condition():
-            assert self.failure is None, self.failure
-            assert time.monotonic() < deadline, self.outlet.log[-5:]
-            time.sleep(0.01)
+    def wait(self, condition: Callable[[], bool]) -> None:
+        self._line.wait(condition, lambda: self.outlet.log[-5:])
 
     def order(self, until: Callable[[], bool], every_s: float = 0.05) -> None:
         """Orders until something has happened; refused ones are not parts."""
@@ -97,18 +82,15 @@ class Line:
     def end(self) -> list[Result]:
         """All results, one for each order, in order; an err says why."""
         self.wait(lambda: len(self.outlet.results) >= len(self.given))
-        self.stop.set()
-        self._thread.join(60)
-        assert not self._thread.is_alive()
-        assert self.failure is None
+        summary = self._line.end()
         results = list(self.outlet.results)
         assert [one.part.trigger_seq for one in results] == self.given
         assert [one.part.part_id for one in results] == [f"A-{n}" for n in self.given]
         assert self.given == list(range(1, len(self.given) + 1))
         assert all(one.evaluated == (one.verdict is not Verdict.ERR) for one in results)
         assert all(one.reasons and one.detail for one in results if not one.evaluated)
-        assert self.summary.balance.balanced
-        assert self.summary.balance.admitted == self.summary.balance.results == len(results)
+        assert summary.balance.balanced
+        assert summary.balance.admitted == summary.balance.results == len(results)
         return results
 
 

@@ -24,9 +24,7 @@ from skrd4ad.pipeline.gate.settings import (
     check_gate,
 )
 from skrd4ad.pipeline.gate.tap import GateTap
-from skrd4ad.pipeline.line import run_line
 from skrd4ad.pipeline.line_plan import LinePlan
-from skrd4ad.pipeline.line_records import LineSettings
 from skrd4ad.pipeline.records import Announced, Part
 from skrd4ad.pipeline.station import Station, camera_settings
 from skrd4ad.pipeline.subscriber import Subscriber
@@ -127,21 +125,13 @@ def test_a_gate_behind_a_line_that_ends(parts: ModuleType, tiny_plan: Path, way:
     shots = [parts.shot(number, 0 if number % 2 else 255) for number in range(1, 7)]
     script = [(lambda one=one: replace(one, captured_mono_ns=time.monotonic_ns())) for one in shots]
     source = parts.ScriptedSource(script)
-    stop = threading.Event()
-    thread = threading.Thread(
-        target=run_line,
-        args=(
-            [CameraSettings("cam", lambda: source)],
-            [LinePlan(lambda: parts.ArithmeticEngine(manifest, before), parts.THRESHOLD)],
-            tapped,
-            LineSettings(),
-            stop,
-        ),
-        kwargs={"on_admitted": tapped.on_admitted, "on_refused": tapped.on_refused},
-    )
-    thread.start()
-    thread.join(60)
-    assert not thread.is_alive()
+    parts.LineThread(
+        [CameraSettings("cam", lambda: source)],
+        [LinePlan(lambda: parts.ArithmeticEngine(manifest, before), parts.THRESHOLD)],
+        tapped,
+        on_admitted=tapped.on_admitted,
+        on_refused=tapped.on_refused,
+    ).join()
     results = outlet.results
     assert [result.camera_seq for result in results] == [1, 2, 3, 4, 5, 6]
     assert recorder.on[-1] is False

@@ -6,7 +6,6 @@ the measured inference are the yardstick, so that a busy machine is slower but n
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from skrd4ad.engine.plan import load_plan
 from skrd4ad.pipeline.capture import barcode
 from skrd4ad.pipeline.capture.camera import CameraSettings
 from skrd4ad.pipeline.capture.network import NetworkSource
-from skrd4ad.pipeline.line import run_line
 from skrd4ad.pipeline.line_plan import LinePlan
 from skrd4ad.pipeline.line_records import LineSettings
 from skrd4ad.pipeline.records import Result
@@ -55,14 +53,16 @@ class Line:
     url: str = ""
     infer_s: float = 0.0
     published: list[Published] = field(default_factory=list)
-    stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.outlet = self.parts.RecordingOutlet(before_result=self.note)
         self.engine = self.parts.ArithmeticEngine(load_plan(self.plan).manifest, self._infer)
-        self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._line = self.parts.LineThread(
+            [CameraSettings("cam", lambda: NetworkSource(self.url or self.camera.url))],
+            [LinePlan(lambda: self.engine, self.parts.THRESHOLD)],
+            self.outlet,
+            LineSettings(mode="latest"),
+        )
 
     def note(self, result: Result) -> None:
         code = barcode.read(result.pixels)
@@ -75,34 +75,15 @@ class Line:
     def _infer(self, batch: np.ndarray) -> None:
         time.sleep(self.infer_s)
 
-    def _run(self) -> None:
-        try:
-            run_line(
-                [CameraSettings("cam", lambda: NetworkSource(self.url or self.camera.url))],
-                [LinePlan(lambda: self.engine, self.parts.THRESHOLD)],
-                self.outlet,
-                LineSettings(mode="latest"),
-                self.stop,
-            )
-        except BaseException as error:
-            self.error = error
-
-    def wait(self, condition: Callable[[], bool], limit_s: float = 60) -> None:
-        deadline = time.monotonic() + limit_s
-        while not condition():
-            assert self.error is None, self.error
-            assert time.monotonic() < deadline, f"{len(self.published)} results, no more"
-            time.sleep(0.02)
+    def wait(self, condition: Callable[[], bool]) -> None:
+        self._line.wait(condition, lambda: f"{len(self.published)} results, no more")
 
     def wait_for_results(self, count: int) -> None:
         wanted = len(self.published) + count
         self.wait(lambda: len(self.published) >= wanted)
 
     def end(self) -> None:
-        self.stop.set()
-        self._thread.join(60)
-        assert not self._thread.is_alive()
-        assert self.error is None
+        self._line.end()
 
     def check(self) -> None:
         """No verdict about the past, and none twice."""

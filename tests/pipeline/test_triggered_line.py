@@ -20,7 +20,6 @@ from skrd4ad.errors import CameraError
 from skrd4ad.pipeline.capture.base import Shot
 from skrd4ad.pipeline.capture.camera import CameraSettings
 from skrd4ad.pipeline.control_port import ControlRefused, LineControl
-from skrd4ad.pipeline.line import run_line
 from skrd4ad.pipeline.line_plan import LinePlan
 from skrd4ad.pipeline.line_records import LineSettings, LineSummary
 from skrd4ad.pipeline.pairing import TriggerSettings
@@ -107,49 +106,34 @@ class Bench:
         trigger: dict[str, object] | None = None,
         **settings: object,
     ) -> LineControl:
-        self.outlet, self.stop = self.parts.RecordingOutlet(), threading.Event()
+        self.outlet = self.parts.RecordingOutlet()
         controls: list[LineControl] = []
         running = threading.Event()
         options = {"limit_ms": 30_000.0, **(trigger or {})}  # only where a test is about it
 
-        def go() -> None:
-            self.summary = run_line(
-                [CameraSettings("cam", lambda: camera, trigger=TriggerSettings(**options))],
-                [
-                    LinePlan(
-                        lambda: self.parts.ArithmeticEngine(self.manifest, before),
-                        self.parts.THRESHOLD,
-                    )
-                ],
-                self.outlet,
-                LineSettings(**settings),
-                self.stop,
-                on_ready=lambda engines: running.set(),
-                on_admitted=self.admitted.append,
-                on_control=controls.append,
-                on_refused=self.refused.append,
-            )
-
-        self._thread = threading.Thread(target=go)
-        self._thread.start()
+        make_engine = lambda: self.parts.ArithmeticEngine(self.manifest, before)  # noqa: E731
+        self.line = self.parts.LineThread(
+            [CameraSettings("cam", lambda: camera, trigger=TriggerSettings(**options))],
+            [LinePlan(make_engine, self.parts.THRESHOLD)],
+            self.outlet,
+            LineSettings(**settings),
+            on_ready=lambda engines: running.set(),
+            on_admitted=self.admitted.append,
+            on_control=controls.append,
+            on_refused=self.refused.append,
+        )
         assert running.wait(PATIENCE_S)
         return controls[0]
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < deadline, self.outlet.results[-3:]
-            time.sleep(0.002)
+        self.line.wait(condition, lambda: self.outlet.results[-3:])
 
     def results(self, count: int) -> list[Result]:
         self.wait_for(lambda: len(self.outlet.results) >= count)
         return list(self.outlet.results)
 
     def end(self) -> LineSummary:
-        self.stop.set()
-        self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive()
-        return self.summary
+        return self.line.end()
 
 
 @pytest.fixture
@@ -375,17 +359,18 @@ def test_the_end_leaves_no_order_without_a_result(
         feeder.start()
         if way == "stop":
             time.sleep(dice.uniform(0.0, 0.08))
-            bench.stop.set()
-        bench._thread.join(PATIENCE_S)
+            bench.line.stop.set()
+        summary = bench.line.join()
         feeder.join(PATIENCE_S)
-        balance = bench.summary.balance
+        assert not feeder.is_alive()
+        balance = summary.balance
         assert balance.balanced
         assert balance.pending == 0
         # Whoever got a number gets a result, and nobody else.
         assert [result.part.trigger_seq for result in bench.outlet.results] == given
         if way == "part limit":
             assert len(given) == 20
-            assert bench.summary.ended_by == "part limit"
+            assert summary.ended_by == "part limit"
         assert bench.outlet.states[-1] == "BYE"
 
 
