@@ -20,6 +20,7 @@ from ..errors import ConfigError, DataError
 from .render_defects import DEFECTS
 from .rendering import check_arguments, render_part
 
+_HINT = "check that the folder is writable and has room"
 CODECS = {".avi": "MJPG", ".mp4": "mp4v"}
 
 Pixels = NDArray[np.uint8]
@@ -81,10 +82,10 @@ def write_belt_video(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         truth_csv.parent.mkdir(parents=True, exist_ok=True)
+        _write_video(path, _frames(carriers, size, speed_px, seed), fps, size)
+        _write_truth(truth_csv, truth)
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}") from error
-    _write_video(path, _frames(carriers, size, speed_px, seed), fps, size)
-    _write_truth(truth_csv, truth)
+        raise DataError(f"cannot write {path}: {error.strerror}", _HINT) from error
     return truth
 
 
@@ -197,18 +198,39 @@ def _write_video(path: Path, frames: Iterator[Pixels], fps: float, size: int) ->
     writer = cv2.VideoWriter(str(partial), cv2.CAP_FFMPEG, codec, fps, (width, height))
     if not writer.isOpened():
         raise DataError(f"OpenCV cannot write {path} here", "try a file name ending in .avi")
+    written = 0
     try:
-        for frame in frames:
-            writer.write(frame)
+        try:
+            for frame in frames:
+                writer.write(frame)
+                written += 1
+        finally:
+            writer.release()
+        # OpenCV says nothing of a write that failed, so the file is asked.
+        if _frames_in(partial) != written:
+            raise DataError(f"cannot write {path}: its end is missing", _HINT)
+        os.replace(partial, path)
     finally:
-        writer.release()
-    os.replace(partial, path)
+        partial.unlink(missing_ok=True)
+
+
+def _frames_in(path: Path) -> int:
+    """How many frames can be read; 0 when it is no video."""
+    reader = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    count = 0
+    while reader.grab():
+        count += 1
+    reader.release()
+    return count
 
 
 def _write_truth(path: Path, truth: Sequence[BeltTruth]) -> None:
     partial = path.with_name(f".{path.name}.part")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(BeltTruth)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in truth)
-    os.replace(partial, path)
+    try:
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(BeltTruth)])
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in truth)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import argparse
 import logging
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -40,7 +41,8 @@ def write_dataset(
     """Write `root/category` in MVTec-AD layout and return that folder.
 
     train/good, test/good, test/<defect> and ground_truth/<defect>/<stem>_mask.png. Every image is
-    another part: no part is both in train and in test, nor both good and defective.
+    another part: no part is both in train and in test, nor both good and defective. The folder
+    appears when it is complete; a full disk or an interruption leaves nothing.
 
     Raises:
         ConfigError: a count below zero, no training image, or an impossible size or seed.
@@ -55,14 +57,22 @@ def write_dataset(
     jobs += [("test", "good", index) for index in range(n_good)]
     jobs += [("test", defect, index) for defect in DEFECTS for index in range(n_per_defect)]
     try:
-        for part, (split, defect, index) in enumerate(jobs):
-            rendering = render_part(seed * SEEDS_PER_DATASET + part, defect, size)
-            _write_png(folder / split / defect / f"{index:03d}.png", rendering.pixels[..., ::-1])
-            if defect != "good":
-                mask = rendering.mask.astype(np.uint8) * 255
-                _write_png(folder / "ground_truth" / defect / f"{index:03d}_mask.png", mask)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{category}.", dir=folder.parent) as beside:
+            complete = Path(beside) / category
+            for part, (split, defect, index) in enumerate(jobs):
+                rendering = render_part(seed * SEEDS_PER_DATASET + part, defect, size)
+                name = f"{index:03d}"
+                _write_png(complete / split / defect / f"{name}.png", rendering.pixels[..., ::-1])
+                if defect != "good":
+                    mask = rendering.mask.astype(np.uint8) * 255
+                    _write_png(complete / "ground_truth" / defect / f"{name}_mask.png", mask)
+            os.replace(complete, folder)
     except OSError as error:
-        raise DataError(f"cannot write the data set to {folder}: {error.strerror}") from error
+        raise DataError(
+            f"cannot write the data set to {folder}: {error.strerror}",
+            "nothing of it was left there; check that the folder is writable and has room",
+        ) from error
     log.info("%d images in %s", len(jobs), folder)
     return folder
 
@@ -79,12 +89,10 @@ def _check_counts(n_train: int, n_good: int, n_per_defect: int) -> None:
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Grey or BGR pixels to a PNG file, complete or not at all."""
+    """Grey or BGR pixels to a PNG file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-    partial = path.with_suffix(".part")
-    partial.write_bytes(encoded.tobytes())
-    os.replace(partial, path)
+    path.write_bytes(encoded.tobytes())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -131,3 +133,29 @@ def read_frames(path: Path) -> list[np.ndarray]:
         frames.append(frame)
     capture.release()
     return frames
+
+
+NO_ROOM = """
+import resource, sys
+from skrd4ad.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+sys.exit(main(sys.argv[1:]))
+"""
+"""A disk on which no file gets longer than 3,000 bytes: what a write on a full one meets."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--n-train", "3", "--n-good", "0", "--n-per-defect", "0"), ("--video", "--parts", "1")],
+)
+def test_without_room_nothing_is_left_and_one_sentence_says_so(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    out = tmp_path / ("belt.avi" if "--video" in options else "data")
+    command = [sys.executable, "-c", NO_ROOM, "render", "--out", str(out), "--size", "128"]
+    ended = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2, ended.stderr
+    assert "cannot write" in ended.stderr
+    assert "has room" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
