@@ -123,6 +123,7 @@ class Bench:
             on_refused=self.refused.append,
         )
         assert running.wait(PATIENCE_S)
+        self.wait_for(lambda: bool(self.outlet.heartbeats))
         return controls[0]
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
