@@ -58,10 +58,14 @@ export class ThresholdView {
   }
 
   forget() {
-    Object.assign(this, { histogram: null, current: null, wanted: null, top: 1, next: 0, asked: 0 });
-    this.cards.clear();
+    Object.assign(this, { histogram: null, current: null, wanted: null, top: 1, next: 0 });
     this.thresholds = [];
     this.now.replaceChildren();
+    this.showNone();
+  }
+
+  showNone() {
+    this.cards.clear();
     this.changed.replaceChildren();
     this.table.replaceChildren(make("p", { class: "soft", text: "Waiting for parts." }));
   }
@@ -154,6 +158,8 @@ export class ThresholdView {
   }
 
   show(found) {
+    // No part of this camera, or a server that started anew: there is nothing to count.
+    if (found.n === undefined) return this.showNone();
     const row = (title, now, then, more = "") => make("tr", {}, make("th", { scope: "row", text: title }), make("td", { text: now }), make("td", { class: "then", text: then }), make("td", { class: "soft", text: more }));
     const interval = found.false_reject_interval;
     const rows = [

@@ -214,6 +214,14 @@ def preview_and_order_a_threshold(scene: Scene) -> None:
     scene.go("threshold")
     table = tab.locator("#preview-table")
     expect(table).to_contain_text("Newly rejected")
+    # No part of a camera that is not there: nothing to count, and nothing fails over it.
+    tab.locator("#preview-camera").evaluate(
+        "one => one.append(new Option('nobody', 'nobody', false, true))"
+    )
+    tab.locator("#preview-slider").press("ArrowRight")
+    expect(table).to_contain_text("Waiting for parts")
+    tab.select_option("#preview-camera", "")
+    expect(table).to_contain_text("Newly rejected")
     tab.locator("#preview-value").fill("1.45")
     tab.locator("#preview-value").press("Enter")
     expect(table).to_contain_text("at 1.4500")
