@@ -117,7 +117,7 @@ def check_drawn_size(regions: Regions, image_size: tuple[int, int]) -> None:
     if image_size != (regions.image_height, regions.image_width):
         raise ConfigError(
             f"the regions were drawn on {regions.image_width} x {regions.image_height} pixels, but "
-            f"the camera gives {image_size[1]} x {image_size[0]}",
+            f"the picture has {image_size[1]} x {image_size[0]}",
             "draw them again on a picture of this camera",
         )
 

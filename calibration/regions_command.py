@@ -24,6 +24,7 @@ from ..errors import CalibrationError, ConfigError
 from .regions import (
     REST,
     Regions,
+    check_drawn_size,
     check_regions,
     load_regions,
     region_masks,
@@ -133,11 +134,7 @@ def threshold_regions(
 
 def draw_regions(pixels: NDArray[np.uint8], regions: Regions) -> NDArray[np.uint8]:
     """A copy of RGB `pixels` (h, w, 3) with outlines and names; ignored areas are crossed out."""
-    if pixels.shape[:2] != (regions.image_height, regions.image_width):
-        raise ConfigError(
-            f"the regions were drawn on {regions.image_width} x {regions.image_height} pixels, but "
-            f"the image has {pixels.shape[1]} x {pixels.shape[0]}"
-        )
+    check_drawn_size(regions, (pixels.shape[0], pixels.shape[1]))
     drawn: NDArray[np.uint8] = pixels.copy()
     width = max(1, round(max(pixels.shape[:2]) / 400))
     for polygon in regions.ignore:

@@ -26,7 +26,7 @@ from .screen.live import LiveView
 from .screen.passwords import Passwords, set_password
 from .screen.region_desk import RegionDesk
 from .screen.web_server import PageServer
-from .security import ClientKeys
+from .security import ClientKeys, client_keys
 
 logger = logging.getLogger(__name__)
 
@@ -178,14 +178,9 @@ def _next_port(url: str) -> str:
 def _keys(
     secret: Path | None, servers: list[Path] | None, connect: Sequence[str]
 ) -> list[ClientKeys | None]:
-    if secret is None and not servers:
-        return [None] * len(connect)
-    if secret is None or not servers:
-        raise ConfigError(
-            "--key and --server-key go together", "the client's .secret and the box's server.key"
-        )
-    _one_each("--server-key", [str(path) for path in servers], connect)
-    return [ClientKeys.read(secret, server) for server in servers]
+    _one_each("--server-key", [str(path) for path in servers or ()], connect)
+    none: list[Path | None] = [None] * len(connect)
+    return [client_keys(secret, server) for server in servers or none]
 
 
 def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:

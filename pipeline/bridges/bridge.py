@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import ConfigError
+from ...redaction import keep_secret
 from ..endpoints import check_exposure, is_loopback
 from ..security import add_key_arguments, client_keys
 from ..stopping import notify_systemd, stop_on_signals
@@ -178,6 +179,7 @@ def read_password(path: Path) -> tuple[str, str]:
     user, colon, password = text.strip("\r\n").partition(":")
     if not colon or not user:
         raise ConfigError(f"{path} does not hold user:password", "one line, a colon between")
+    keep_secret(password)
     return user, password
 
 

@@ -13,7 +13,6 @@ from .uplink import UplinkLost
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-_CLOSE_S = 5.0
 
 
 class LoopThread:
@@ -33,21 +32,27 @@ class LoopThread:
             future.cancel()
             raise UplinkLost(f"the server did not answer for {limit_s:g} s") from None
 
-    def close(self) -> None:
-        """Cancel what runs, and end the thread. Never raises; what hangs is left behind."""
-        ended = asyncio.run_coroutine_threadsafe(_cancel_all(), self._loop)
-        try:
-            ended.result(_CLOSE_S)
-        except concurrent.futures.TimeoutError:
+    def close(self, last: Coroutine[Any, Any, object] | None, limit_s: float) -> None:
+        """Run `last`, cancel what still runs, end the thread; `last` and the rest may take
+        `limit_s` each. Never raises; a thread that does not end is reported and left behind."""
+        asyncio.run_coroutine_threadsafe(self._end(last, limit_s), self._loop)
+        self._thread.join(2 * limit_s)
+        if self._thread.is_alive():
             log.error("%s: a task does not end; its thread is abandoned", self._thread.name)
-            return
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_CLOSE_S)
-        self._loop.close()
+        else:
+            self._loop.close()
 
-
-async def _cancel_all() -> None:
-    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    async def _end(self, last: Coroutine[Any, Any, object] | None, limit_s: float) -> None:
+        try:
+            if last is not None:
+                await asyncio.wait_for(last, limit_s)
+        except asyncio.TimeoutError:  # the built-in one from Python 3.11 on only
+            log.error("%s: closing took longer than %g s", self._thread.name, limit_s)
+        except Exception:
+            # Libraries raise classes of their own; none of them may keep the thread alive.
+            log.exception("%s: closing failed", self._thread.name)
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._loop.stop()

@@ -75,14 +75,8 @@ class ModbusUplink:
     def close(self) -> None:
         loop, server = self._loop, self._server
         self._loop = self._server = None
-        if loop is None:
-            return
-        if server is not None:
-            try:
-                loop.run(_shut_down(server), _LIMIT_S)
-            except (UplinkLost, OSError) as error:
-                log.error("%s: %s", self.name, error)
-        loop.close()
+        if loop is not None:
+            loop.close(None if server is None else _shut_down(server), _LIMIT_S)
 
     async def _serve(self) -> None:
         blocks = 1 + max(len(self._cameras), 1)

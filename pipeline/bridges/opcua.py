@@ -98,14 +98,8 @@ class OpcUaUplink:
     def close(self) -> None:
         loop, server = self._loop, self._server
         self._loop = self._server = None
-        if loop is None:
-            return
-        if server is not None:
-            try:
-                loop.run(server.stop(), _LIMIT_S)
-            except (UplinkLost, OSError, ua.UaError) as error:
-                log.error("%s: %s", self.name, error)
-        loop.close()
+        if loop is not None:
+            loop.close(None if server is None else server.stop(), _LIMIT_S)
 
     def _run(self, job: Any) -> None:
         assert self._loop is not None, "open() comes first"

@@ -19,26 +19,30 @@ _OPACITY = (0, 90, 215, 240, 255)
 _OPACITY_ANCHORS = (24, 80, 128, 191, 255)
 
 
-def paint_map(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGB (h, w, 3) of a map's bytes (h, w), outlined where it exceeds the threshold (127.5)."""
-    painted = np.ascontiguousarray(_table()[raw][..., :3])
-    _outline(painted, raw, (255, 255, 255))
-    return painted
-
-
-def paint_overlay(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGBA (h, w, 4) to lay over the part's picture: transparent where the map is low."""
-    painted = np.ascontiguousarray(_table()[raw])
-    _outline(painted, raw, (255, 255, 255, 255))
-    return painted
-
-
 def _table() -> NDArray[np.uint8]:
     steps = np.arange(256)
     channels = [np.interp(steps, _ANCHORS, channel) for channel in (_RED, _GREEN, _BLUE)]
     opacity = np.interp(steps, _OPACITY_ANCHORS, _OPACITY)
     table: NDArray[np.uint8] = np.stack([*channels, opacity], axis=1).round().astype(np.uint8)
     return table
+
+
+_TABLE = _table()
+"""(256, 4) uint8: RGB and opacity of each byte."""
+
+
+def paint_map(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB (h, w, 3) of a map's bytes (h, w), outlined where it exceeds the threshold (127.5)."""
+    painted = np.ascontiguousarray(_TABLE[raw][..., :3])
+    _outline(painted, raw, (255, 255, 255))
+    return painted
+
+
+def paint_overlay(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGBA (h, w, 4) to lay over the part's picture: transparent where the map is low."""
+    painted = np.ascontiguousarray(_TABLE[raw])
+    _outline(painted, raw, (255, 255, 255, 255))
+    return painted
 
 
 def _outline(painted: NDArray[np.uint8], raw: NDArray[np.uint8], colour: tuple[int, ...]) -> None:

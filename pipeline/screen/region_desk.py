@@ -15,6 +15,7 @@ import msgspec
 
 from ...calibration.regions import (
     Regions,
+    check_drawn_size,
     check_regions,
     load_regions,
     region_masks,
@@ -70,7 +71,9 @@ class RegionDesk:
         except msgspec.ValidationError as error:
             raise ConfigError(f"these are no regions: {error}") from None
         check_regions(regions)
-        _check_size(regions, picture)
+        if picture is not None:
+            place = picture_place(picture)
+            check_drawn_size(regions, (place["height"], place["width"]))
         if map_message is not None and map_message.header.blobs[0].xform is not None:
             blob = map_message.header.blobs[0]
             assert blob.xform is not None
@@ -91,18 +94,6 @@ class RegionDesk:
         if not (is_name(box) and is_name(camera)):
             raise ConfigError(f"there is no camera {camera!r} of a box {box!r}")
         return self._folder / box / f"{camera}.yaml"
-
-
-def _check_size(regions: Regions, picture: PictureMessage | None) -> None:
-    if picture is None:
-        return
-    place = picture_place(picture)
-    if (regions.image_width, regions.image_height) != (place["width"], place["height"]):
-        raise ConfigError(
-            f"the regions were drawn on {regions.image_width} x {regions.image_height} pixels, but "
-            f"the camera gives {place['width']} x {place['height']}",
-            "draw them again on a new picture",
-        )
 
 
 def _digest(path: Path) -> str:

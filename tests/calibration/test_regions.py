@@ -136,9 +136,7 @@ def test_a_region_that_inspects_nothing_is_refused():
 
 
 def test_another_picture_size_is_refused():
-    with pytest.raises(
-        ConfigError, match="drawn on 64 x 64 pixels, but the camera gives 640 x 480"
-    ):
+    with pytest.raises(ConfigError, match="drawn on 64 x 64 pixels, but the picture has 640 x 480"):
         region_masks(drawn(LEFT), IDENTITY, (64, 64), (480, 640))
 
 

@@ -7,7 +7,6 @@ import threading
 import time
 
 import pytest
-from skrd4ad.pipeline.bridges import loop as bridge_loop
 from skrd4ad.pipeline.bridges.loop import LoopThread
 from skrd4ad.pipeline.bridges.uplink import UplinkLost
 
@@ -26,13 +25,42 @@ def test_a_value_comes_back_and_slowness_is_a_lost_uplink() -> None:
     with pytest.raises(UplinkLost, match="did not answer"):
         thread.run(wait_long(), 0.05)
     assert thread.run(answer(), 10.0) == 42
-    thread.close()
+    thread.close(None, 10.0)
 
 
-def test_a_server_that_hangs_is_left_behind(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(bridge_loop, "_CLOSE_S", 0.2)
+def test_the_last_task_runs_and_what_else_runs_is_cancelled() -> None:
+    thread, seen = LoopThread("test"), []
+
+    async def work() -> None:
+        try:
+            await wait_long()
+        finally:
+            seen.append("cancelled")
+
+    async def last() -> None:
+        asyncio.get_running_loop().create_task(work())
+        await asyncio.sleep(0)
+        seen.append("last")
+
+    thread.close(last(), 30.0)
+    assert seen == ["last", "cancelled"]
+    assert not thread._thread.is_alive()
+
+
+def test_a_last_task_that_fails_or_is_slow_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise OSError("the socket is gone")
+
+    for last, said in ((fail(), "the socket is gone"), (wait_long(), "longer than 0.05 s")):
+        thread = LoopThread("test")
+        thread.close(last, 0.05 if said.startswith("longer") else 30.0)
+        assert said in caplog.text
+        thread._thread.join(30)
+        assert not thread._thread.is_alive()
+        thread._loop.close()
+
+
+def test_a_thread_that_hangs_is_reported_and_left_behind(caplog: pytest.LogCaptureFixture) -> None:
     thread, let_go = LoopThread("test"), threading.Event()
 
     async def hang() -> None:
@@ -41,14 +69,10 @@ def test_a_server_that_hangs_is_left_behind(
     with pytest.raises(UplinkLost):
         thread.run(hang(), 0.05)
     began = time.monotonic()
-    thread.close()
+    thread.close(answer(), 0.1)
     assert time.monotonic() - began < 30
     assert "abandoned" in caplog.text
     let_go.set()
-    deadline = time.monotonic() + 30
-    while asyncio.all_tasks(thread._loop):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    thread._loop.call_soon_threadsafe(thread._loop.stop)
     thread._thread.join(30)
+    assert not thread._thread.is_alive()
     thread._loop.close()

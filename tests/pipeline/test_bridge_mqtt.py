@@ -20,11 +20,13 @@ import pytest
 paho = pytest.importorskip("paho.mqtt.client", reason="needs paho-mqtt (the extra bridges)")
 from paho.mqtt.enums import CallbackAPIVersion  # noqa: E402
 from skrd4ad import cli  # noqa: E402
+from skrd4ad.pipeline.bridges.bridge import read_password  # noqa: E402
 from skrd4ad.pipeline.bridges.feed import Feed  # noqa: E402
 from skrd4ad.pipeline.bridges.mqtt import MqttSettings, MqttUplink  # noqa: E402
 from skrd4ad.pipeline.bridges.uplink import CircuitBreaker  # noqa: E402
 from skrd4ad.pipeline.records import Verdict  # noqa: E402
 from skrd4ad.pipeline.subscriber import Subscriber  # noqa: E402
+from skrd4ad.redaction import redacted  # noqa: E402
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 pytestmark = pytest.mark.skipif(
@@ -426,11 +428,13 @@ def test_a_password_that_others_can_read_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "password"
-    path.write_text("line1:secret\n")
+    path.write_text("line1:secret-9f2c\n")
     path.chmod(0o644)
     assert cli.main(["bridge", "mqtt", "--password-file", str(path)]) == 2
     assert "can be read by others" in capsys.readouterr().err
     path.chmod(0o600)
+    assert read_password(path) == ("line1", "secret-9f2c")
+    assert redacted("refused: secret-9f2c") == "refused: ***"
     path.write_text("no colon\n")
     assert cli.main(["bridge", "mqtt", "--password-file", str(path)]) == 2
     assert "does not hold user:password" in capsys.readouterr().err

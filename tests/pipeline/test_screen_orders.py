@@ -198,7 +198,7 @@ def test_regions_are_stored_where_calibration_reads_them(screen: Screen) -> None
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"image_width": 95}, "95 x 64 pixels, but the camera gives 96 x 64"),
+        ({"image_width": 95}, "95 x 64 pixels, but the picture has 96 x 64"),
         ({"ignore": [[[0, 0], [10, 0]]]}, "at least 3"),
         ({"ignore": [[[0, 0], [96, 0], [0, 10]]]}, "outside"),
         ({"ignore": [[[-0.5, -0.5], [95.5, -0.5], [95.5, 63.5], [-0.5, 63.5]]]}, "covers no pixel"),
