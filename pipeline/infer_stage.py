@@ -40,8 +40,6 @@ class InferStage:
         self._slot_of: Mapping[str, PlanSlot] = {
             camera: slot for slot in slots for camera in slot.cameras
         }
-        self._fitting: set[str] = set()
-        """Cameras whose pictures have the size that their view needs."""
         self._drain_until_ns: int | None = None
         self.busy_since_ns: int | None = None
         """When the inference that is under way began (monotonic)."""
@@ -108,12 +106,12 @@ class InferStage:
     def _check_size(self, judged: Judged, now: Judging) -> None:
         """The first picture shows whether regions and calibration are of this camera's size."""
         camera, pixels = judged.ticket.frame.camera, judged.pixels
-        if camera in self._fitting or pixels is None:
+        sizes = self._slot_of[camera].sizes
+        if camera in sizes or pixels is None:
             return
         if "wrong_image" in judged.decision.reasons and now.views[camera].image_size is not None:
             raise ConfigError(f"camera {camera}: {judged.decision.detail}")
-        self._fitting.add(camera)
-        self._slot_of[camera].sizes[camera] = pixels.shape[0], pixels.shape[1]
+        sizes[camera] = pixels.shape[0], pixels.shape[1]
 
     def _given_up(self, ticket: Ticket) -> bool:
         """Whether a part cannot matter any more; found out before it costs an inference."""

@@ -43,7 +43,6 @@ class LinePlan:
 class Judging:
     """Everything that judges the parts of a plan's cameras now."""
 
-    plan: LinePlan
     engine: Engine
     views: Mapping[str, View]
     rulebook: Rulebook
@@ -81,7 +80,7 @@ class PlanSlot:
         with self._lock:
             old, self.plan = self.now, plan
             seen = {camera: views.get(camera, plain) for camera in self.cameras}
-            self.now = Judging(plan, engine, seen, _first_rulebook(plan))
+            self.now = Judging(engine, seen, _first_rulebook(plan))
             batch = engine.manifest.batch
             self.seat = Seat(self.name, batch, min(batch, self._fill))
         return None if old is None else old.engine

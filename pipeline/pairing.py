@@ -21,7 +21,7 @@ from msgspec import Meta
 
 from .records import Frame
 
-Match = Literal["exact", "time", "fifo", "none"]
+PartMatch = Literal["exact", "time", "fifo", "none"]
 NO_FRAME, MISMATCH, UNANNOUNCED = "no_frame", "trigger_mismatch", "unannounced"
 _REMEMBERED = 4096
 _LIMIT_MS = 1000.0
@@ -33,7 +33,7 @@ class TriggerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     fire: Literal["software", "external"] = "software"
     """Who fires the camera at an order: the line, or a sensor (the order only names the part)."""
-    match: Match = "exact"
+    match: PartMatch = "exact"
     limit_ms: Annotated[float, Meta(gt=0)] = _LIMIT_MS
     """A trigger without a frame for so long has none: its part is `err`, reason `no_frame`."""
     window_ms: Annotated[float, Meta(gt=0)] | None = None

@@ -82,7 +82,8 @@ class TriggerDoor:
         self._orders: queue.SimpleQueue[tuple[int, str | None] | None] = queue.SimpleQueue()
         self.firing: tuple[int, int] | None = None
         """(number, since when) of the trigger that the driver has now."""
-        self._session = self._stuck = 0
+        self._session = 0
+        """Counts the threads that fire: each but the newest was left behind."""
 
     # ---- orders ----------------------------------------------------------------------------
 
@@ -166,10 +167,10 @@ class TriggerDoor:
         with self._lock:
             now_ns, firing = self._clock.mono_ns(), self.firing
             self._conclude(self._pairing.expire(now_ns))
-            if firing is None or now_ns - firing[1] < STUCK_NS or self._stuck == _MAX_STUCK:
+            if firing is None or now_ns - firing[1] < STUCK_NS or self._session == _MAX_STUCK:
                 return
             # It cannot be killed: it is left behind, as a camera's thread is.
-            self.firing, self._session, self._stuck = None, self._session + 1, self._stuck + 1
+            self.firing, self._session = None, self._session + 1
         log.error("camera %s: its driver holds trigger %d; left behind", self.camera, firing[0])
         self.start()
 

@@ -90,13 +90,9 @@ class EncoderTrack:
         self._times: deque[int] = deque()
         self._counts: deque[int] = deque()
 
-    @property
-    def position(self) -> int:
-        """Counts since the first one seen; smaller again when the belt runs backwards."""
-        return self._position
-
     def see(self, now_ns: int, raw: int) -> int:
-        """The counter reads `raw` now; the position."""
+        """The counter reads `raw` now; counts since the first one seen, smaller again when the
+        belt runs backwards."""
         if self._last_raw is not None:
             step = (raw - self._last_raw) % self._modulus
             self._position += step if step < self._modulus // 2 else step - self._modulus

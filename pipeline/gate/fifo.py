@@ -30,9 +30,8 @@ class Decision:
     part: Part
     reject: bool
     cause: Cause
-    due: float
     late_by: float
-    """How far past its place the part is, in the unit of `due`."""
+    """How far past its place the part is, in the unit of the positions."""
     in_time: bool
     """False: the output would hit another part, so it must not act."""
 
@@ -119,7 +118,6 @@ class GateFifo:
                     part=slot.part,
                     reject=not self._passes(slot.cause),
                     cause=slot.cause,
-                    due=slot.due,
                     late_by=late_by,
                     in_time=late_by <= self.tolerance,
                 )

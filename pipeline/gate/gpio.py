@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...errors import ConfigError, MissingExtra
 from .fifo import Decision
-from .outputs import GateError, package_missing
+from .outputs import GateError
 
 
 class GpiodGate:
@@ -24,9 +25,7 @@ class GpiodGate:
         try:
             import gpiod
         except ImportError:
-            raise package_missing(
-                "gpiod", "gpiod (version 2)", "pip install 'skrd4ad[gate]'"
-            ) from None
+            raise MissingExtra("gpiod", "gate", "a gate output of kind gpiod") from None
         self._gpiod = gpiod
         try:
             self._request = gpiod.request_lines(
@@ -75,8 +74,9 @@ class JetsonGate:
         try:
             import Jetson.GPIO as GPIO
         except ImportError:
-            raise package_missing(
-                "jetson", "Jetson.GPIO", "pip install Jetson.GPIO on the Jetson"
+            raise ConfigError(
+                "a gate output of kind jetson needs the package 'Jetson.GPIO'",
+                "on the Jetson: pip install Jetson.GPIO",
             ) from None
         except Exception as error:
             # The package refuses computers that are no Jetson with classes of its own.

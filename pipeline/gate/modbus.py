@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...errors import MissingExtra
 from .fifo import Decision
-from .outputs import GateError, package_missing
+from .outputs import GateError
 
 TIMEOUT_S = 0.2
 
@@ -26,7 +27,7 @@ class ModbusGate:
         try:
             from pymodbus.client import ModbusTcpClient
         except ImportError:
-            raise package_missing("modbus", "pymodbus", "pip install 'skrd4ad[bridges]'") from None
+            raise MissingExtra("pymodbus", "bridges", "a gate output of kind modbus") from None
         self._client = ModbusTcpClient(self._host, port=self._port, timeout=TIMEOUT_S, retries=0)
         self.switch(False)
 

@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import IO, Protocol
 
-from ...errors import ConfigError, SkrdError
+from ...errors import SkrdError
 from .fifo import Decision
 from .settings import OutputSettings
 
@@ -144,8 +144,3 @@ def make_gate(settings: OutputSettings, camera: str) -> Gate:
     assert settings.host is not None
     assert settings.coil is not None
     return ModbusGate(settings.host, settings.port, settings.unit, settings.coil)
-
-
-def package_missing(kind: str, package: str, how: str) -> ConfigError:
-    """The error of an output whose Python package is not installed."""
-    return ConfigError(f"a gate output of kind {kind} needs the Python package {package}", how)

@@ -121,7 +121,6 @@ class CameraDrift:
     """All monitors of one camera. Feed it in order from one thread."""
 
     def __init__(self, threshold: Threshold, settings: DriftSettings) -> None:
-        self._calibration = threshold
         self._threshold = threshold if has_score_baseline(threshold) else None
         self._images = threshold.images
         self._limits = Limits(
@@ -160,17 +159,12 @@ class CameraDrift:
         if len(self._seen) == LOOK_WINDOW:
             yield from self._judge_looks()
 
-    def is_for(self, threshold: Threshold) -> bool:
-        """Whether it compares with the calibration that `threshold` carries."""
-        own = self._calibration
-        return (own.score_quantiles, own.images) == (threshold.score_quantiles, threshold.images)
-
     def end(self) -> Iterator[DriftChange]:
-        """The end of all its alarms, when another monitor takes over."""
+        """The end of all its alarms, when the monitor of another plan takes over."""
         alarms: tuple[Latch | RejectRate, ...] = (self._rate, self._score, *self._looks.values())
         for latch in alarms:
             if latch.active:
-                yield DriftChange(latch.name, False)
+                yield DriftChange(latch.name, False, "another plan judges now")
 
     def fields(self) -> DriftFields:
         """What the heartbeat says."""

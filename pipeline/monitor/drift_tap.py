@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from ...calibration.look import look_at
 from ...engine.spec import Threshold
 from .. import wire_messages as wire
-from ..alarms import ALARMS
 from ..clock import SYSTEM_CLOCK, Clock
 from ..outlet import Alarm
 from ..records import Result, Verdict
@@ -27,7 +26,6 @@ from ..taps import RaiseAlarm
 from .drift_monitor import CameraDrift, DriftChange, DriftSettings, has_score_baseline
 
 log = logging.getLogger(__name__)
-DRIFT_ALARMS = tuple(alarm.name for alarm in ALARMS if alarm.code // 1000 == 7)
 _EVERY_S = 0.25
 _MOST_WAITING = 20_000
 _CLOSE_WAIT_S = 1.0
@@ -59,8 +57,8 @@ class DriftTap:
         self._between_looks_ns = round(1e9 / settings.looks_per_s)
         self._next_look_ns: dict[str, int] = {}
         self._waiting: deque[_Seen] = deque(maxlen=_MOST_WAITING)
-        self._cameras: dict[str, CameraDrift] = {}
-        self._plans: dict[str, str] = {}
+        self._cameras: dict[str, tuple[str, CameraDrift]] = {}
+        """Of each camera the plan that judges it, and the monitor that knows its calibration."""
         self._fields: dict[str, wire.DriftFields] = {}
         self._closing = threading.Event()
         self._failure: Exception | None = None
@@ -102,30 +100,19 @@ class DriftTap:
 
     def work(self) -> None:
         """Feed the monitors with everything that waits. The drift thread's turn."""
-        for camera, known in self._cameras.items():
-            threshold = self._threshold_of(camera)
-            if not known.is_for(threshold):
-                # Another plan: what was seen under the one before says nothing about it.
-                self._raise(camera, known.end())
-                self._cameras[camera] = self._begin(camera, threshold)
         while self._waiting:
             seen = self._waiting.popleft()
-            monitor = self._cameras.get(seen.camera)
-            if monitor is None or self._plans[seen.camera] != seen.plan:
+            plan, monitor = self._cameras.get(seen.camera, ("", None))
+            if monitor is None or plan != seen.plan:
                 if monitor is not None:
-                    self._end_alarms(seen.camera)
-                self._plans[seen.camera] = seen.plan
-                threshold = self._threshold_of(seen.camera)
-                monitor = self._cameras[seen.camera] = self._begin(seen.camera, threshold)
+                    # What was seen under the plan before says nothing about this one.
+                    self._raise(seen.camera, monitor.end())
+                monitor = self._begin(seen.camera, self._threshold_of(seen.camera))
+                self._cameras[seen.camera] = seen.plan, monitor
             self._raise(seen.camera, monitor.see(seen.verdict, seen.score))
             if seen.pixels is not None:
                 self._raise(seen.camera, monitor.look(look_at(seen.pixels)))
-        self._fields = {name: monitor.fields() for name, monitor in self._cameras.items()}
-
-    def _end_alarms(self, camera: str) -> None:
-        """Another plan has another calibration: what was said of the old one is over."""
-        for name in DRIFT_ALARMS:
-            self._raise_alarm(Alarm(name, False, "another plan judges now", camera))
+        self._fields = {name: monitor.fields() for name, (_, monitor) in self._cameras.items()}
 
     def _loop(self) -> None:
         try:

@@ -34,6 +34,7 @@ from skrd4ad.pipeline.outlet import Alarm
 from skrd4ad.pipeline.records import Verdict
 from skrd4ad.pipeline.station import load_station
 from skrd4ad.pipeline.taps import TappedOutlet
+from skrd4ad.pipeline.wire_messages import ModelFields
 
 USUAL = ImageBaseline(brightness=100.0, sharpness=2.0, saturated=0.01, n_images=50)
 STILL = Look(100.0, 0.01, 2.0)
@@ -203,7 +204,7 @@ def test_pictures_are_looked_at_by_time_not_by_parts(parts: ModuleType) -> None:
 
 
 def test_another_plan_ends_the_alarms_of_the_one_before(parts: ModuleType) -> None:
-    now = {"threshold": calibrated(images=None)}
+    now = {"plan": "first", "threshold": calibrated(images=None)}
     tap = DriftTap(DriftSettings(), lambda camera: now["threshold"], parts.HandClock().clock)
     alarms: list[Alarm] = []
     dice = np.random.default_rng(6)
@@ -213,14 +214,15 @@ def test_another_plan_ends_the_alarms_of_the_one_before(parts: ModuleType) -> No
     def show(count: int) -> list[tuple[str, bool]]:
         alarms.clear()
         for score in dice.uniform(0.3, 0.4, count):
-            tap.on_result(dataclasses.replace(result(None), score=float(score)), 1)
+            model = ModelFields(plan=now["plan"])
+            tap.on_result(dataclasses.replace(result(None), score=float(score), model=model), 1)
         tap.work()
         return [(alarm.name, alarm.active) for alarm in alarms]
 
     assert show(2 * SCORE_WINDOW) == [("score_drift", True)]
     now["threshold"] = msgspec.structs.replace(now["threshold"], value=9.0, revision=2)
     assert show(2 * SCORE_WINDOW) == []  # another value, the same calibration
-    now["threshold"] = conformal_threshold(np.linspace(0.3, 0.4, 100), 0.01)
+    now |= {"plan": "other", "threshold": conformal_threshold(np.linspace(0.3, 0.4, 100), 0.01)}
     assert show(1) == [("score_drift", False)]
     assert show(4 * SCORE_WINDOW) == []
 

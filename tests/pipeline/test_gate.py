@@ -538,7 +538,7 @@ def test_with_several_cameras_the_gate_names_its_own() -> None:
 def test_the_file_keeps_decisions_and_switchings(tmp_path: Path) -> None:
     gate = FileGate(tmp_path / "gate.jsonl")
     gate.open()
-    gate.note(Decision(7, part(7), True, "missing", 5.0, 0.25, True), 99)
+    gate.note(Decision(7, part(7), True, "missing", 0.25, True), 99)
     gate.switch(True)
     gate.close()
     first, second = [json.loads(line) for line in (tmp_path / "gate.jsonl").open()]

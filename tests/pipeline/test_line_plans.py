@@ -212,7 +212,7 @@ def test_regions_of_another_size_end_the_line_with_the_first_picture(hall: Hall)
     drawn = Regions(image_width=640, image_height=480)
     spec = hall.manifest.input
     hall.plan("p", {"cam": View(spec, regions=drawn)})
-    with pytest.raises(ConfigError, match=r"camera cam: .*640 x 480 pixels, but .*gives 32 x 32"):
+    with pytest.raises(ConfigError, match=r"camera cam: .*640 x 480 pixels, but .*has 32 x 32"):
         hall.run({"cam": hall.parts.ScriptedSource(shots(hall.parts, 50, 90))})
     # What was admitted by then has its result.
     assert hall.outlet.results[0].reasons == ("wrong_image",)
