@@ -72,6 +72,12 @@ class Proposal:
         return self.outcomes[1]
 
 
+def taken_as_good(mark: NDArray[np.uint8], rejected: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(n,) which parts count as good: marked so, or passed by the line and not marked."""
+    good: NDArray[np.bool_] = (mark == MARKED_OK) | ((mark == UNMARKED) & ~rejected)
+    return good
+
+
 def propose_threshold(parts: InspectedParts, current: float, false_reject_rate: float) -> Proposal:
     """The conformal threshold of the good parts, beside the current one.
 
@@ -85,7 +91,7 @@ def propose_threshold(parts: InspectedParts, current: float, false_reject_rate: 
             "no operator has said anything about these parts, so there is nothing to learn",
             "mark parts on the operator's page, or with: skrd4ad control feedback SEQ ok|ng",
         )
-    good = (parts.mark == MARKED_OK) | (~marked & ~parts.rejected)
+    good = taken_as_good(parts.mark, parts.rejected)
     bad, unseen = parts.mark == MARKED_NG, ~marked & parts.rejected
     n_good = int(np.count_nonzero(good))
     if n_good < SMALLEST_GOOD:

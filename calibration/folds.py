@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..engine.backends.base import Engine
 from ..engine.plan import Plan
 from ..errors import CalibrationError, DataError
-from .scoring import Split, file_sha256, read_split, score_images
+from .scoring import Split, bare_hex, file_sha256, read_split, score_images
 
 SCORES_FILE = "held_out_scores.csv"
 COLUMNS = ("path", "sha256", "score")
@@ -61,16 +61,13 @@ def read_folds(folder: Path) -> Folds:
             f"{folder} holds {len(runs)} finished folds; at least 2 are needed",
             "skrd4ad train --folds K --out DIR makes them",
         )
-    folds = tuple(Fold(run, read_split(run), _read_scores(run)) for run in runs)
+    splits = [read_split(run) for run in runs]
+    folds = tuple(
+        Fold(run, split, _read_scores(run, split)) for run, split in zip(runs, splits, strict=True)
+    )
     held_out: dict[str, Path] = {}
     for fold in folds:
-        hashes = fold.split.calibration
-        if set(fold.scores) != set(hashes):
-            raise CalibrationError(
-                f"{fold.run / SCORES_FILE} and its split.csv name different images",
-                "train the folds again",
-            )
-        for path, sha256 in hashes.items():
+        for path, sha256 in fold.split.calibration.items():
             if sha256 in held_out:
                 raise CalibrationError(
                     f"{path} and {held_out[sha256]} are the same image, held out twice",
@@ -93,7 +90,7 @@ def pooled_scores(folds: Folds, plan: Plan, engine: Engine) -> NDArray[np.float6
     That fold's parts are scored by the plan itself, and must come out as stored: this is the check
     that the stored scores are of networks like the plan's. Raises CalibrationError otherwise.
     """
-    wanted = plan.manifest.run.split_sha256.removeprefix("sha256:").lower()
+    wanted = bare_hex(plan.manifest.run.split_sha256)
     mine = [fold for fold in folds.folds if file_sha256(fold.run / "split.csv") == wanted]
     if len(mine) != 1:
         raise CalibrationError(
@@ -115,15 +112,24 @@ def pooled_scores(folds: Folds, plan: Plan, engine: Engine) -> NDArray[np.float6
     return np.concatenate([scores, np.array(others, np.float64)])
 
 
-def _read_scores(run: Path) -> dict[Path, float]:
+def _read_scores(run: Path, split: Split) -> dict[Path, float]:
+    """The score of each held-out image; exactly those of the split, by name and content."""
     source = run / SCORES_FILE
     try:
         with source.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or ()) != COLUMNS:
                 raise DataError(f"{source} does not begin with {','.join(COLUMNS)}")
-            return {run / row["path"]: float(row["score"]) for row in reader}
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+            rows = list(reader)
+        found = {run / row["path"]: float(row["score"]) for row in rows}
+        hashes = {run / row["path"]: bare_hex(row["sha256"]) for row in rows}
+    except (OSError, csv.Error, ValueError, TypeError, AttributeError) as error:
+        # A line that was cut off has None for what is missing.
         raise DataError(
             f"{source} cannot be read: {error}", "skrd4ad train --folds writes it"
         ) from error
+    if hashes != split.calibration:
+        raise CalibrationError(
+            f"{source} and its split.csv name different images", "train the folds again"
+        )
+    return found

@@ -111,9 +111,9 @@ def read_split(run: Path) -> Split:
         if not path or not sha256 or role not in ("fit", "calibration"):
             raise DataError(f"{source} line {number} is not a path, a sha256 and a role")
         if role == "fit":
-            fit_hashes.add(_hex(sha256))
+            fit_hashes.add(bare_hex(sha256))
         else:
-            calibration[run / path] = _hex(sha256)
+            calibration[run / path] = bare_hex(sha256)
     if not calibration:
         raise DataError(f"{source} names no images with the role calibration")
     return Split(calibration=calibration, fit_hashes=frozenset(fit_hashes))
@@ -152,7 +152,7 @@ def file_sha256(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _hex(digest: str) -> str:
+def bare_hex(digest: str) -> str:
     return digest.strip().lower().removeprefix("sha256:")
 
 

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ...calibration.feedback import MARKED_NG, MARKED_OK
 from ...engine.images import png_bytes
 from ..alarms import ALARM_BY_CODE
 from ..clock import SYSTEM_CLOCK, Clock
@@ -29,7 +30,6 @@ from .map_colours import paint_map, paint_overlay
 from .part_images import NEWEST, PartImages
 from .part_log import JudgedParts, PartLog
 from .shelf import Key
-from .threshold_preview import MARKED_NG, MARKED_OK
 
 HISTORY = 400
 """Parts in the live charts."""

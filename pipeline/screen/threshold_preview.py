@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...calibration.feedback import MARKED_NG, MARKED_OK, UNMARKED, taken_as_good
 from ...calibration.intervals import Interval, clopper_pearson
 from ..topics import VERDICTS
 from .part_log import JudgedParts
 
 OK, NG, REVIEW, ERR = (VERDICTS.index(name) for name in ("ok", "ng", "review", "err"))
-UNMARKED, MARKED_OK, MARKED_NG = 0, 1, 2
 CONFIDENCE = 0.95
 _EXACT_TRIALS = 1000
 """Up to so many the interval is exact; its sums grow with them, and a slider must not wait."""
@@ -96,7 +96,7 @@ def preview_threshold(
     # float32, as the scores are: a slider on a part's very score must not reject it.
     over_after = score > np.float32(threshold)
     rejected_after = np.where(kept, rejected_before, over_after)
-    good = (mark == MARKED_OK) | ((mark == UNMARKED) & ~rejected_before)
+    good = taken_as_good(mark, rejected_before)
     bad = mark == MARKED_NG
     n_good, false_rejects = _count(good), _count(good & rejected_after)
     return ThresholdPreview(

@@ -39,6 +39,19 @@ def camera() -> Iterator[Any]:
     made.close()
 
 
+def fetched(address: str) -> str:
+    """A page of the health process, which starts beside the line and may come after its READY."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return urllib.request.urlopen(address, timeout=PATIENCE_S).read().decode()
+        except urllib.error.HTTPError as answer:
+            return answer.read().decode()
+        except urllib.error.URLError:
+            assert time.monotonic() < deadline, f"nobody answers at {address}"
+            time.sleep(0.1)
+
+
 def test_no_secret_leaves_the_box_by_log_event_metric_or_file(
     streams: ModuleType, tiny_plan: Path, camera: Any, tmp_path: Path
 ) -> None:
@@ -70,11 +83,7 @@ def test_no_secret_leaves_the_box_by_log_event_metric_or_file(
                 events.append(repr(stream.receive(1.0)))
         pages = []
         for page in ("metrics", "readyz", "healthz"):
-            address = f"{line.ready['health']}/{page}"
-            try:
-                pages.append(urllib.request.urlopen(address, timeout=PATIENCE_S).read().decode())
-            except urllib.error.HTTPError as answer:
-                pages.append(answer.read().decode())
+            pages.append(fetched(f"{line.ready['health']}/{page}"))
         line.process.terminate()
         out, _ = line.process.communicate(timeout=PATIENCE_S)
         err = streams.read_all(line.log)

@@ -128,7 +128,10 @@ def test_heartbeats_say_how_the_line_is(streams: ModuleType, tiny_plan: Path) ->
     assert {event.sim for event in results(messages)} == {True}
 
 
-def stop_at(streams: ModuleType, plan: Path, moment_s: float, number: int) -> None:
+def stop_at(
+    streams: ModuleType, plan: Path, moment_s: float, number: int, limit_s: float = 15.0
+) -> None:
+    """3 s is the promise, which the soak holds it to; the suite runs beside anything."""
     camera = "test:size=64,bank=2,rate=300"
     arguments = ("--plan", plan, "--camera", camera, "--wait-subscribers", 1)
     with streams.running(*arguments) as line:
@@ -140,8 +143,7 @@ def stop_at(streams: ModuleType, plan: Path, moment_s: float, number: int) -> No
             asked = time.monotonic()
             messages = everything(subscriber)
         summary = line.summary(130 if number == signal.SIGINT else 0)
-        # 3 s is the promise; a loaded test machine gets as much again.
-        assert time.monotonic() - asked < 6.0
+        assert time.monotonic() - asked < limit_s
     events = results(messages)
     assert [event.cam_seq for event in events] == list(range(1, len(events) + 1))
     assert (summary["parts"], summary["balanced"]) == (len(events), True)
@@ -159,7 +161,7 @@ def test_fifty_signals_at_random_moments_lose_nothing(streams: ModuleType, tiny_
     dice = random.Random(50)
     for _ in range(50):
         end = dice.choice([signal.SIGTERM, signal.SIGINT])
-        stop_at(streams, tiny_plan, dice.uniform(0.0, 1.0), end)
+        stop_at(streams, tiny_plan, dice.uniform(0.0, 1.0), end, limit_s=3.5)
 
 
 def test_a_missing_camera_and_a_port_in_use_are_one_sentence(

@@ -107,6 +107,15 @@ def test_folds_that_do_not_belong_together_are_refused(folds: Path, tmp_path: Pa
     (tmp_path / "fold2" / "held_out_scores.csv").write_text("\n".join(scores[:-1]) + "\n")
     with pytest.raises(CalibrationError, match="name different images"):
         read_folds(tmp_path)
+    # The image of one score was replaced since.
+    path, sha256, score = scores[-1].split(",")
+    other = f"{path},{'0' * len(sha256)},{score}"
+    (tmp_path / "fold2" / "held_out_scores.csv").write_text("\n".join([*scores[:-1], other]) + "\n")
+    with pytest.raises(CalibrationError, match="name different images"):
+        read_folds(tmp_path)
+    (tmp_path / "fold2" / "held_out_scores.csv").write_text("\n".join([*scores[:-1], path]) + "\n")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_folds(tmp_path)
     (tmp_path / "fold2" / "held_out_scores.csv").write_text("path,score\n")
     with pytest.raises(DataError, match="does not begin with path,sha256,score"):
         read_folds(tmp_path)

@@ -115,9 +115,10 @@ def same_learning(one: Run, two: Run) -> None:
         if not name.startswith("teacher"):
             changes.append((p - begin).detach().flatten())
             differences.append((p - q).detach().flatten())
-    # Half a batch's own statistics or gradients would differ by a large part of the change.
+    # Rounding differs by processor (under 5 % with AVX-512, 5.5 % with AVX2): Adam divides small
+    # gradients by themselves. Statistics or gradients of half a batch differ by 110 %.
     assert float(torch.cat(changes).norm()) > 0.0
-    assert float(torch.cat(differences).norm()) < 0.05 * float(torch.cat(changes).norm())
+    assert float(torch.cat(differences).norm()) < 0.2 * float(torch.cat(changes).norm())
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         a, b = one.network(x), two.network(x)
