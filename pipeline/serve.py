@@ -116,7 +116,6 @@ def run(arguments: argparse.Namespace) -> int:
     access = Access(passwords, arguments.host_name, local_role=arguments.role)
     desk = None if arguments.regions is None else RegionDesk(arguments.regions)
     tls = _tls(arguments.tls_cert, arguments.tls_key)
-    os.nice(_NICE)
     failures: list[BaseException] = []
     servers: list[PageServer] = []
 
@@ -130,6 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         servers.append(PageServer(arguments.listen, Site(boxes, access, changes, desk), tls))
+        os.nice(_NICE)  # inherited by the threads that start from here on
         for box in boxes:
             box.open()
         print(f"the page is at {servers[0].url} (Ctrl-C ends it)", flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -54,3 +54,12 @@ def tiny_plan(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def write_tiny_plan(tiny: ModuleType) -> Callable[..., Path]:
     """`write_tiny_plan(path, size=64, threshold=..., batch=1, roi=None) -> path`."""
     return tiny.write_tiny_plan
+
+
+@pytest.fixture(autouse=True)
+def priority() -> Iterator[None]:
+    """A verb that lowers its own priority must not leave this process and all its later children,
+    lines among them, with what other programs leave over."""
+    before = os.nice(0)
+    yield
+    assert os.nice(0) == before
