@@ -7,7 +7,6 @@ verb is used, so that `stream` starts without torch and `--help` starts at once.
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import logging
 import os
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
 from . import __version__, logs
-from .errors import ConfigError, MissingExtra, SkrdError
+from .errors import ConfigError, MissingExtra, SkrdError, nearest
 from .redaction import redacted
 
 EXIT_INTERRUPTED = 130
@@ -101,9 +100,8 @@ def _verb(name: str) -> Verb:
     for verb in VERBS:
         if verb.name == name:
             return verb
-    near = difflib.get_close_matches(name, [verb.name for verb in VERBS], n=1, cutoff=0.5)
-    meant = f"; did you mean '{near[0]}'?" if near else ""
-    raise argparse.ArgumentTypeError(f"there is no verb '{name}'{meant}")
+    meant = nearest(name, [verb.name for verb in VERBS])
+    raise argparse.ArgumentTypeError(f"there is no verb '{name}'" + (f"; {meant}" if meant else ""))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

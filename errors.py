@@ -5,6 +5,9 @@ Anything else that escapes is a bug of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class SkrdError(Exception):
     """A condition of the world (not a bug) that ends the command.
@@ -67,3 +70,9 @@ class MissingExtra(ConfigError):
             f"{purpose} needs the package '{package}', which is not installed",
             f"install it with: pip install 'skrd4ad[{extra}]'",
         )
+
+
+def nearest(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A hint at the known word that is most like `word`; `otherwise` where none is like it."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else otherwise

@@ -6,7 +6,6 @@ A test compares the pages with what this writes, so that neither can change alon
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib
 import inspect
 import sys
@@ -21,6 +20,7 @@ import msgspec
 from . import errors
 from .cli import EXIT_CODES, VERBS, HelpFormatter
 from .engine.atomic import write_atomically
+from .pipeline.field_docs import field_docs
 
 _HEAD = "<!-- Written by `make reference` from the code; change the code, not this page. -->\n"
 
@@ -161,7 +161,7 @@ def _help(action: argparse.Action) -> str:
 
 def _keys(kind: type, prefix: str) -> Iterator[tuple[str, str, str]]:
     """(key, default, meaning) of a record's fields, those of records inside it after their own."""
-    meanings = _field_docstrings(kind)
+    meanings = field_docs(kind)
     types_of = typing.get_type_hints(kind)
     for field in msgspec.structs.fields(kind):
         inner = _record_in(types_of[field.name])
@@ -196,21 +196,6 @@ def _record_in(hint: Any) -> type[msgspec.Struct] | None:
         return hint if issubclass(hint, msgspec.Struct) else None
     found = [inner for inner in map(_record_in, typing.get_args(hint)) if inner is not None]
     return found[0] if len(found) == 1 else None
-
-
-def _field_docstrings(kind: type) -> dict[str, str]:
-    """Field -> the string literal behind it, of the class and of those it inherits from."""
-    found: dict[str, str] = {}
-    for one in reversed(kind.__mro__):
-        if one.__module__.startswith(str(__package__)):
-            (body,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(one))).body
-            assert isinstance(body, ast.ClassDef)
-            for before, after in zip(body.body, body.body[1:], strict=False):
-                if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name):
-                    text = after.value if isinstance(after, ast.Expr) else None
-                    if isinstance(text, ast.Constant) and isinstance(text.value, str):
-                        found[before.target.id] = " ".join(text.value.split())
-    return found
 
 
 def _first_paragraph(text: str) -> str:

@@ -214,11 +214,8 @@ def store_camera(path: Path, model: CameraModel) -> None:
     write_atomically(path, msgspec.yaml.encode(model))
 
 
-def load_camera(path: Path, camera: str | None = None) -> CameraModel:
-    """Read a camera file; with `camera`, refuse one of another camera.
-
-    Raises CalibrationError naming the file when it is damaged, foreign or another camera's.
-    """
+def load_camera(path: Path) -> CameraModel:
+    """Read a camera file. Raises CalibrationError naming the file when it is damaged or foreign."""
     try:
         model = msgspec.yaml.decode(path.read_bytes(), type=CameraModel)
     except (OSError, msgspec.DecodeError, yaml.YAMLError) as error:
@@ -227,9 +224,4 @@ def load_camera(path: Path, camera: str | None = None) -> CameraModel:
         ) from error
     if model.schema != "skrd4ad-camera/1":
         raise CalibrationError(f"{path} has schema '{model.schema}', not skrd4ad-camera/1")
-    if camera is not None and model.camera and model.camera != camera:
-        raise CalibrationError(
-            f"{path} was calibrated on camera '{model.camera}', but this is '{camera}'",
-            "calibrate this camera",
-        )
     return model

@@ -137,21 +137,13 @@ def store_flat_field(path: Path, field: FlatField) -> None:
     store_array(path, "gains", field.gains, field.facts)
 
 
-def load_flat_field(path: Path, camera: str | None = None) -> FlatField:
-    """Read a flat field; with `camera`, refuse one taken on another camera.
-
-    Raises CalibrationError naming the file when it is damaged, foreign or another camera's.
-    """
+def load_flat_field(path: Path) -> FlatField:
+    """Read a flat field. Raises CalibrationError naming the file when it is damaged or foreign."""
     gains, facts = load_array(
         path, "gains", FlatFieldFacts, "a flat field", "skrd4ad calibrate flatfield makes one"
     )
     if gains.dtype != np.uint16 or gains.ndim != 3 or gains.shape[2] != 3:
         raise CalibrationError(f"{path} is not a flat field: its gains are {gains.dtype}")
-    if camera is not None and facts.camera and facts.camera != camera:
-        raise CalibrationError(
-            f"{path} was taken on camera '{facts.camera}', but this is '{camera}'",
-            "take it again on this camera",
-        )
     return FlatField(gains=gains, facts=facts)
 
 

@@ -152,11 +152,8 @@ def store_part(path: Path, part: PartTemplate) -> None:
     store_array(path, "template", part.pixels, part.facts)
 
 
-def load_part(path: Path, camera: str | None = None) -> PartTemplate:
-    """Read a part file; with `camera`, refuse one of another camera.
-
-    Raises CalibrationError naming the file when it is damaged, foreign or another camera's.
-    """
+def load_part(path: Path) -> PartTemplate:
+    """Read a part file. Raises CalibrationError naming the file when it is damaged or foreign."""
     pixels, facts = load_array(
         path, "template", PartFacts, "a part file", "skrd4ad calibrate part makes one"
     )
@@ -165,9 +162,4 @@ def load_part(path: Path, camera: str | None = None) -> PartTemplate:
     size = (facts.template.height, facts.template.width, 3)
     if pixels.dtype != np.uint8 or pixels.shape != size:
         raise CalibrationError(f"{path} is not a part file: its template is {pixels.shape}")
-    if camera is not None and facts.camera and facts.camera != camera:
-        raise CalibrationError(
-            f"{path} was taken with camera '{facts.camera}', but this is '{camera}'",
-            "take a new reference with this camera",
-        )
     return PartTemplate(pixels=pixels, facts=facts)

@@ -82,16 +82,16 @@ def run_line(
         stop,
     )
     try:
-        line.start(stop)
-        if line.ready(stop):
+        line.start()
+        if line.ready():
             on_control(line.control)  # first: who reads READY may give an order at once
             on_ready(line.engines())
-            if line.wait_for_subscribers(stop):
-                line.run(stop)
+            if line.wait_for_subscribers():
+                line.run()
     finally:
-        line.finish(stop)
+        line.finish()
     line.raise_failure()
-    return line.summary(stop)
+    return line.summary()
 
 
 class _Line:
@@ -111,6 +111,7 @@ class _Line:
         stop: threading.Event,
     ) -> None:
         self._settings, self._on_alive, self._clock = settings, on_alive, clock
+        self._stop = stop
         self._changed = threading.Event()
         names = [one.name for one in cameras]
         self._slots = seats(plans, names, settings.depth if settings.mode == "every" else 1)
@@ -175,26 +176,26 @@ class _Line:
         self._state: wire.State = "STARTING"
         self._started_ns = self._capture_began_ns = self._alive_ns = clock.mono_ns()
 
-    def start(self, stop: threading.Event) -> None:
+    def start(self) -> None:
         """Sockets first (a port in use shows at once), then engine and cameras side by side."""
         self._publish_thread.start()
-        if not self._await(stop, self._publish.opened.is_set):
+        if not self._await(self._publish.opened.is_set):
             return
         self._infer_thread.start()
         for camera in self._cameras:
             camera.open_beside()
-        if not self._await(stop, lambda: all(camera.is_open for camera in self._cameras)):
+        if not self._await(lambda: all(camera.is_open for camera in self._cameras)):
             return
         for door in self._doors.values():
             door.start()
-        self._await(stop, lambda: self._infer.ready)
+        self._await(lambda: self._infer.ready)
 
-    def wait_for_subscribers(self, stop: threading.Event) -> bool:
+    def wait_for_subscribers(self) -> bool:
         """False when the line ends first. Raises NetworkError when they do not come."""
         wanted, timeout_s = self._settings.wait_subscribers, self._settings.wait_timeout_s
-        there = self._await(stop, self._publish.subscribed.is_set, timeout_s)
-        if there or self._ending(stop):
-            return not self._ending(stop)
+        there = self._await(self._publish.subscribed.is_set, timeout_s)
+        if there or self._ending():
+            return not self._ending()
         raise NetworkError(
             f"fewer than {wanted} subscribers came in {timeout_s:g} s",
             "start the listeners, or leave out --wait-subscribers",
@@ -203,18 +204,17 @@ class _Line:
     def engines(self) -> list[Engine]:
         return [slot.now.engine for slot in self._slots if slot.now is not None]
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self) -> None:
         """Let the cameras go, until there is nothing more to admit."""
         self._capture_began_ns = self._publish.last_result_ns = self._clock.mono_ns()
         self._enter("RUNNING")
         for camera in self._cameras:
             camera.start()
         self._await(
-            stop,
             lambda: self._admission.ended or all(camera.finished for camera in self._cameras),
         )
 
-    def finish(self, stop: threading.Event) -> None:
+    def finish(self) -> None:
         """Stop capture, drain, flush, BYE. After a stop or a failure within STOP_LIMIT_S."""
         began_ns = self._clock.mono_ns()
         self._enter("DRAINING")
@@ -227,14 +227,14 @@ class _Line:
                 log.warning("camera %s does not return from its driver; left behind", camera.name)
         for door in self._doors.values():
             door.stop()
-        self._drain(stop, began_ns)
+        self._drain(began_ns)
         self._publish.post(Finish())
         if self._publish_thread.ident is not None:
             self._publish_thread.join(STOP_LIMIT_S)
 
-    def ready(self, stop: threading.Event) -> bool:
+    def ready(self) -> bool:
         is_open = all(camera.is_open for camera in self._cameras)
-        return is_open and self._infer.ready and not self._ending(stop)
+        return is_open and self._infer.ready and not self._ending()
 
     def raise_failure(self) -> None:
         failures = [self._failure, *(camera.failure for camera in self._cameras)]
@@ -242,7 +242,7 @@ class _Line:
             if failure is not None:
                 raise failure
 
-    def summary(self, stop: threading.Event) -> LineSummary:
+    def summary(self) -> LineSummary:
         balance = self._admission.balance()
         reached = balance.admitted == self._settings.part_limit
         return LineSummary(
@@ -250,10 +250,14 @@ class _Line:
             balance=balance,
             latency=self._publish.latencies.quantiles(),
             seconds=(self._publish.last_result_ns - self._capture_began_ns) / 1e9,
-            ended_by="part limit" if reached else "stop" if stop.is_set() else "end of stream",
+            ended_by="part limit"
+            if reached
+            else "stop"
+            if self._stop.is_set()
+            else "end of stream",
         )
 
-    def _drain(self, stop: threading.Event, began_ns: int) -> None:
+    def _drain(self, began_ns: int) -> None:
         """Let the infer thread finish what waits; a stop or failure limits how long.
 
         At the end of the files the limit begins when the stop comes, after a stop with `began_ns`.
@@ -261,34 +265,33 @@ class _Line:
         if self._infer_thread.ident is None:
             return
         limit_ns: int | None = None
-        since_ns = began_ns if self._ending(stop) else None
+        since_ns = began_ns if self._ending() else None
         while self._infer_thread.is_alive():
             self._infer_thread.join(0.02)
             now_ns = self._clock.mono_ns()
-            if limit_ns is None and self._ending(stop):
+            if limit_ns is None and self._ending():
                 limit_ns = (since_ns or now_ns) + int(_DRAIN_LIMIT_S * 1e9)
                 self._infer.give_up_after(limit_ns)
             if limit_ns is not None and now_ns > limit_ns + _HANG_LIMIT_NS:
                 log.error("the engine does not return; its parts are reported as err")
                 return
 
-    def _ending(self, stop: threading.Event) -> bool:
+    def _ending(self) -> bool:
         return (
-            stop.is_set()
+            self._stop.is_set()
             or self._failure is not None
             or any(camera.failure is not None for camera in self._cameras)
         )
 
     def _await(
         self,
-        stop: threading.Event,
         condition: Callable[[], bool],
         timeout_s: float = float("inf"),
     ) -> bool:
         """Wait for `condition`; give up on a stop, a failure or after `timeout_s`."""
         deadline_ns = self._clock.mono_ns() + timeout_s * 1e9
         while not condition():
-            if self._ending(stop) or self._clock.mono_ns() > deadline_ns:
+            if self._ending() or self._clock.mono_ns() > deadline_ns:
                 return condition()
             self._supervise()
             # A signal handler can only set `stop`, so it is looked at now and then.

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
 import sys
 from pathlib import Path
@@ -16,6 +14,7 @@ import msgspec
 
 from ..engine.atomic import write_atomically
 from . import wire_messages
+from .field_docs import field_docs
 from .schema import HEADERS, schema_files
 from .topics import KINDS
 
@@ -91,7 +90,6 @@ _MEANINGS = {
 
 def page() -> str:
     """The whole page."""
-    said = _docstrings()
     files = schema_files()
     parts: dict[str, dict[str, Any]] = {}
     text = [_HEAD]
@@ -103,22 +101,22 @@ def page() -> str:
             parts.setdefault(name, definition)
         text.append(f"## `{kind}`: {_sentence(own).partition(': ')[2]}\n")
         text.append(f"Topic `{KINDS[kind].shape}`.\n")  # type: ignore[index]
-        text += _table(header.__name__, own, said)
+        text += _table(header.__name__, own)
     text.append("## Parts of the headers\n")
     for name, definition in sorted(parts.items()):
         text.append(f"### {name}\n\n{_sentence(definition)}\n")
-        text += _table(name, definition, said)
+        text += _table(name, definition)
     return "\n".join(text).rstrip() + "\n"
 
 
-def _table(name: str, definition: dict[str, Any], said: dict[str, dict[str, str]]) -> list[str]:
+def _table(name: str, definition: dict[str, Any]) -> list[str]:
+    kind = getattr(wire_messages, name)
+    said = field_docs(kind)
     rows = ["| Key | Type | Meaning |", "|---|---|---|"]
-    for field in msgspec.structs.fields(getattr(wire_messages, name)):
+    for field in msgspec.structs.fields(kind):
         key, schema = field.encode_name, definition["properties"][field.encode_name]
         optional = "*optional* " if field.default is msgspec.UNSET else ""
-        meaning = said.get(name, {}).get(key) or _MEANINGS.get(
-            f"{name}.{key}", _MEANINGS.get(key, "")
-        )
+        meaning = said.get(key) or _MEANINGS.get(f"{name}.{key}", _MEANINGS.get(key, ""))
         rows.append(f"| `{key}` | {optional}{_type(schema)} | {meaning} |")
     return [*rows, ""]
 
@@ -143,22 +141,6 @@ def _type(schema: dict[str, Any]) -> str:
 
 def _sentence(definition: dict[str, Any]) -> str:
     return " ".join(str(definition.get("description", "")).split())
-
-
-def _docstrings() -> dict[str, dict[str, str]]:
-    """Class -> field -> the string behind the field, on one line."""
-    found: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(wire_messages)).body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        fields = found.setdefault(node.name, {})
-        for field, text in zip(node.body, node.body[1:], strict=False):
-            match field, text:
-                case ast.AnnAssign(target=ast.Name(id=key)), ast.Expr(
-                    value=ast.Constant(value=said)
-                ):
-                    fields[key] = " ".join(str(said).split())
-    return found
 
 
 if __name__ == "__main__":

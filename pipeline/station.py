@@ -7,7 +7,6 @@ An unknown key is an error that names the key, its place and the nearest known o
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import socket
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from .. import logs
 from ..calibration.regions import Regions
 from ..engine.backends.base import BackendChoice
 from ..engine.spec import Roi
-from ..errors import ConfigError
+from ..errors import ConfigError, nearest
 from ..redaction import redacted
 from .admission import Mode
 from .archive import ArchiveSettings
@@ -193,11 +192,10 @@ def camera_names(station: Station) -> list[str]:
 def _check_plan(name: str, camera: StationCamera, station: Station) -> None:
     if camera.plan is None or camera.plan in station.plans:
         return
-    near = difflib.get_close_matches(camera.plan, list(station.plans), n=1, cutoff=0.5)
     known = ", ".join(station.plans) or "none"
     raise ConfigError(
         f"camera {name}: plans: has no plan called '{camera.plan}'",
-        f"did you mean '{near[0]}'?" if near else f"known there: {known}",
+        nearest(camera.plan, station.plans, f"known there: {known}"),
     )
 
 
@@ -286,8 +284,7 @@ def _explained(path: Path, error: msgspec.ValidationError) -> ConfigError:
         return ConfigError(f"{path}: {place or 'the file'}: {plain[0].lower()}{plain[1:]}")
     key = f"{place}.{unknown[1]}" if place else unknown[1]
     known = _keys_at(place)
-    near = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else "known here: " + ", ".join(known)
+    hint = nearest(unknown[1], known, "known here: " + ", ".join(known))
     return ConfigError(f"{path}: the key '{key}' is not known", hint)
 
 

@@ -5,7 +5,6 @@ An unknown key is an error that names the nearest known one.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ import msgspec
 
 from ..engine.preprocess import check_input_spec
 from ..engine.spec import Backbone, InputSpec, NetworkSpec, Record, Roi, ScoreContract
-from ..errors import ConfigError
+from ..errors import ConfigError, nearest
 from .groups import check_group_pattern
 from .nuisance import Nuisance, check_nuisance
 from .preset import PRESETS, LossWeights, Precision, Preset, SkipLoss
@@ -226,8 +225,8 @@ def _check_key(key: str, where: str) -> None:
     known = TrainConfig.__struct_fields__
     if key in known:
         return
-    near = difflib.get_close_matches(key, known, n=1)
+    meant = nearest(key, known)
     raise ConfigError(
-        f"{where}: unknown key '{key}'" + (f"; did you mean '{near[0]}'?" if near else ""),
+        f"{where}: unknown key '{key}'" + (f"; {meant}" if meant else ""),
         "the known keys are: " + ", ".join(known),
     )

@@ -6,14 +6,13 @@ cannot be used with a sentence, and reads masks.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import DataError
+from ..errors import DataError, nearest
 from .layouts import read_plain_folder, read_split_folders
 from .samples import Dataset, Sample, folders_in
 from .visa_csv import read_visa, table_of, visa_categories
@@ -113,14 +112,11 @@ def _named(root: Path, category: str) -> Dataset:
 
 
 def _unknown(category: str, root: Path, categories: list[str]) -> DataError:
-    nearest = difflib.get_close_matches(category, categories, n=1, cutoff=0.5)
-    if nearest:
-        hint = f"did you mean --category {nearest[0]}?"
-    elif categories:
-        hint = f"the categories are: {', '.join(categories)}"
-    else:
-        hint = "check the path given with --data"
-    return DataError(f"there is no category '{category}' in {root}", hint)
+    known = f"the categories are: {', '.join(categories)}"
+    otherwise = known if categories else "check the path given with --data"
+    return DataError(
+        f"there is no category '{category}' in {root}", nearest(category, categories, otherwise)
+    )
 
 
 def _categories(root: Path) -> list[str]:

@@ -10,13 +10,12 @@ top=dir:parts/                  any of them with a name for the camera
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from ...errors import ConfigError
+from ...errors import ConfigError, nearest
 from ...redaction import redacted
 from ..clock import SYSTEM_CLOCK, Clock
 from .base import Source
@@ -303,7 +302,5 @@ def _is_feature(scheme: str, key: str) -> bool:
 
 
 def _nearest(word: str, known: list[str], mark: str) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean '{close[0]}{mark}'?"
-    return "known: " + ", ".join(known)
+    marked = [f"{one}{mark}" for one in known]
+    return nearest(f"{word}{mark}", marked, "known: " + ", ".join(known))

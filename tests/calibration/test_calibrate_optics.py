@@ -50,7 +50,8 @@ def test_a_folder_of_boards_becomes_a_camera_file(tmp_path, pictures, capsys):
     arguments = ["calibrate", "camera", "--images", str(pictures), "--out", str(out), *SHAPE]
     assert main([*arguments, "--plane", str(plane), "--camera", "usb-7", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    model = load_camera(out, camera="usb-7")
+    model = load_camera(out)
+    assert model.camera == "usb-7"
     assert model.n_views == facts["n_views"] == 6
     assert model.focal_px == pytest.approx((600, 600), rel=0.01)
     assert model.plane.mm_per_px == pytest.approx(300 / 600, rel=0.01)
@@ -93,7 +94,8 @@ def test_a_folder_of_cards_becomes_a_flat_field(tmp_path, capsys):
     arguments = ["calibrate", "flatfield", "--images", str(tmp_path / "cards"), "--out", str(out)]
     assert main([*arguments, "--camera", "usb-7"]) == 0
     assert "2 pictures" in capsys.readouterr().out
-    facts = load_flat_field(out, camera="usb-7").facts
+    facts = load_flat_field(out).facts
+    assert facts.camera == "usb-7"
     assert facts.unevenness_before > 0.2
     assert facts.unevenness_after < 0.02
     before = out.read_bytes()

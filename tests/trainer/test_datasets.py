@@ -88,7 +88,7 @@ def test_an_unknown_category_names_the_nearest(mvtec: Path) -> None:
     with pytest.raises(DataError) as caught:
         find_dataset(mvtec, "botle")
     assert "botle" in caught.value.sentence
-    assert "--category bottle" in caught.value.hint
+    assert "did you mean 'bottle'?" in caught.value.hint
 
 
 def test_several_categories_ask_for_a_choice(mvtec: Path) -> None:
