@@ -72,6 +72,15 @@ def collect(
     return items
 
 
+def wait_for_return(stream: Subscriber, publisher: Publisher) -> None:
+    """Until `stream` is back at the ports of an earlier publisher. Another program may have had one
+    for a moment, and libzmq gives an endpoint up then: only who reads calls anew."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not publisher.wait_for_subscribers(1, 0.5):
+        assert time.monotonic() < deadline
+        assert stream.receive(0.5) is None
+
+
 def results(items: list[Item]) -> list[wire.ResultMessage]:
     return [item for item in items if isinstance(item, wire.ResultMessage)]
 
@@ -111,7 +120,7 @@ def test_a_subscriber_that_was_there_first_gets_the_very_first_message() -> None
             settings(events=endpoints[0], maps=endpoints[1], map_policy="all"), "edge07"
         )
         with later:
-            assert later.wait_for_subscribers(1, PATIENCE_S)
+            wait_for_return(stream, later)
             later.send_state("RUNNING")
             for number in range(1, 4):
                 later.send_result(result(number))
@@ -154,12 +163,7 @@ def test_a_new_process_is_noticed_by_its_boot() -> None:
             first.close()
             collect(stream, lambda items: stream.check.ended)
             with Publisher(settings(events=endpoint), "edge07", "b" * 16, first_seq=3) as second:
-                deadline = time.monotonic() + PATIENCE_S
-                while not second.wait_for_subscribers(1, 0.5):
-                    assert time.monotonic() < deadline
-                    # Another program may have had the port for a moment, and libzmq gives the
-                    # endpoint up then: only who reads calls anew.
-                    assert stream.receive(0.5) is None
+                wait_for_return(stream, second)
                 second.send_result(result(2))
                 items = collect(stream, lambda items: len(results(items)) == 1)
     assert items[0] == Restart("edge07", "a" * 16, "b" * 16)
