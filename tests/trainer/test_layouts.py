@@ -74,7 +74,7 @@ def test_visa_raw_follows_its_table(visa: Path) -> None:
         find_dataset(visa)
     with pytest.raises(DataError) as caught:
         find_dataset(visa, "candel")
-    assert "--category candle" in caught.value.hint
+    assert "did you mean 'candle'?" in caught.value.hint
 
 
 def test_visa_rows_that_cannot_be_used_are_named(visa: Path) -> None:
