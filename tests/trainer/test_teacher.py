@@ -198,6 +198,8 @@ def test_without_weights_and_network_the_error_says_how_to_supply_them(
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
+    # urllib keeps the opener of its first request, proxies and all, for the rest of the process.
+    monkeypatch.setattr("urllib.request._opener", None)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ConfigError, match="could not be downloaded") as caught:
         install_teacher(network, None, 0, no_normals)
