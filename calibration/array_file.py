@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..built_types import built
 from ..engine.atomic import write_atomically
 from ..engine.spec import Record
 from ..errors import CalibrationError
@@ -40,6 +41,6 @@ def load_array(
     """Read such a file. Raises CalibrationError "`path` is not `what`" when it is none."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return stored[name], msgspec.json.decode(stored["facts"].tobytes(), type=facts)
+            return stored[name], msgspec.json.decode(stored["facts"].tobytes(), type=built(facts))
     except _UNREADABLE as error:
         raise CalibrationError(f"{path} is not {what}: {error}", hint) from error

@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from ..built_types import built
 from ..engine.atomic import write_atomically
 from ..engine.spec import Record
 from ..errors import CalibrationError
@@ -217,7 +218,7 @@ def store_camera(path: Path, model: CameraModel) -> None:
 def load_camera(path: Path) -> CameraModel:
     """Read a camera file. Raises CalibrationError naming the file when it is damaged or foreign."""
     try:
-        model = msgspec.yaml.decode(path.read_bytes(), type=CameraModel)
+        model = msgspec.yaml.decode(path.read_bytes(), type=built(CameraModel))
     except (OSError, msgspec.DecodeError, yaml.YAMLError) as error:
         raise CalibrationError(
             f"{path} is not a camera file: {error}", "skrd4ad calibrate camera makes one"

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from ..built_types import built
 from ..engine.atomic import write_atomically
 from ..engine.score_map import top_count
 from ..engine.spec import Region as Region
@@ -50,7 +51,7 @@ class RegionMask:
 def load_regions(path: Path) -> Regions:
     """Read and check a regions file (YAML). Raises ConfigError naming file and key."""
     try:
-        regions = msgspec.yaml.decode(path.read_bytes(), type=Regions)
+        regions = msgspec.yaml.decode(path.read_bytes(), type=built(Regions))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except (msgspec.DecodeError, yaml.YAMLError) as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..built_types import built
 from ..errors import ConfigError, PlanError
 from .atomic import write_atomically
 from .preprocess import check_input_spec
@@ -80,7 +81,7 @@ def plan_bytes(manifest: Manifest, members: Mapping[str, bytes]) -> bytes:
     manifest = msgspec.structs.replace(manifest, members=described)
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
     try:
-        survived = msgspec.json.decode(text, type=Manifest) == manifest
+        survived = msgspec.json.decode(text, type=built(Manifest)) == manifest
     except msgspec.ValidationError as error:
         raise PlanError(f"the manifest cannot be written: {error}") from error
     if not survived:
@@ -216,7 +217,7 @@ def _decode_manifest(data: bytes, spans: Mapping[str, tuple[int, int]], path: Pa
                 " this skrd4ad reads",
                 "update skrd4ad on this machine, or compile the plan with the version installed",
             )
-        return msgspec.json.decode(text, type=Manifest)
+        return msgspec.json.decode(text, type=built(Manifest))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise PlanError(
             f"{path}: its manifest is not one this skrd4ad reads: {error}", "compile the plan again"

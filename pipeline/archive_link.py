@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from ..built_types import built
 from .archive_store import ArchivedPart, Limits
 
 _LENGTH = struct.Struct("<IQQQ")
@@ -72,7 +73,7 @@ def send_part(link: socket.socket, part: ArchivedPart) -> None:
 def receive(link: socket.socket) -> tuple[Head, ArchivedPart | None]:
     """The next message, with its part if it is one. Raises EOFError at the end of the stream."""
     head_bytes, *lengths = _LENGTH.unpack(_exactly(link, _LENGTH.size))
-    head = msgspec.json.decode(_exactly(link, head_bytes), type=Head)
+    head = msgspec.json.decode(_exactly(link, head_bytes), type=built(Head))
     event, pixels, values = (_exactly(link, length) for length in lengths)
     if head.kind != "part":
         return head, None
@@ -105,7 +106,7 @@ def send_answer(link: socket.socket, answer: Answer) -> None:
 def receive_answer(link: socket.socket) -> Answer:
     """The answer to the last message. Raises EOFError or OSError (TimeoutError) for a dead peer."""
     (length,) = struct.unpack("<I", _exactly(link, 4))
-    return msgspec.json.decode(_exactly(link, length), type=Answer)
+    return msgspec.json.decode(_exactly(link, length), type=built(Answer))
 
 
 def _send(link: socket.socket, head: Head, blobs: Sequence[bytes | memoryview]) -> None:

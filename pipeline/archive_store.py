@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..built_types import built
 from ..engine.atomic import write_atomically
 from ..errors import DataError
 from .records import Result, Verdict
@@ -253,7 +254,7 @@ def _with(stem: Path, suffix: str) -> Path:
 
 def _boot_of(sidecar: Path) -> str | None:
     try:
-        return msgspec.json.decode(sidecar.read_bytes(), type=_Names).boot
+        return msgspec.json.decode(sidecar.read_bytes(), type=built(_Names)).boot
     except (OSError, msgspec.DecodeError):
         return None
 

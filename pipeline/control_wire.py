@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
+from ..built_types import built
 from .key_files import Role
 from .wire_messages import PROTOCOL, PROTOCOL_MAJOR, Boot, Count, Name
 from .wire_record import DecodeError
@@ -129,8 +130,8 @@ def encode_request(request: Request) -> bytes:
     return msgspec.json.encode(request)
 
 
-_decode_request = msgspec.json.Decoder(Request).decode
-_decode_answer = msgspec.json.Decoder(Answer).decode
+_decode_request = msgspec.json.Decoder(built(Request)).decode
+_decode_answer = msgspec.json.Decoder(built(Answer)).decode
 
 
 def decode_request(parts: Sequence[bytes]) -> Request:

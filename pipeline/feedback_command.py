@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from ..built_types import built
 from ..calibration.feedback import (
     MARKED_NG,
     MARKED_OK,
@@ -90,7 +91,7 @@ def read_parts(path: Path, plan: str | None, since_ns: int, camera: str | None) 
     """
     if not path.is_file():
         raise ConfigError(f"there is no journal {path}", "skrd4ad-stream --journal FILE keeps one")
-    decode = msgspec.json.Decoder(_Judged).decode
+    decode = msgspec.json.Decoder(built(_Judged)).decode
     try:
         store = JournalStore(path, read_only=True)
         try:

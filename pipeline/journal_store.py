@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from ..built_types import built
+
 SCHEMA_VERSION = 2
 PAGE_EVENTS = 500
 """The most events a page of replay holds."""
@@ -95,7 +97,7 @@ class _Summary(msgspec.Struct):
     part: _Part = msgspec.field(default_factory=_Part)
 
 
-_decode_summary = msgspec.json.Decoder(_Summary).decode
+_decode_summary = msgspec.json.Decoder(built(_Summary)).decode
 
 
 class JournalStore:

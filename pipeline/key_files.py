@@ -19,6 +19,7 @@ from typing import Literal, get_args
 
 import msgspec
 
+from ..built_types import built
 from ..engine.atomic import write_atomically
 from ..errors import NetworkError
 from ..redaction import keep_secret
@@ -130,7 +131,7 @@ def _encode(content: _KeyFile) -> bytes:
 
 def _read(path: Path) -> _KeyFile:
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_KeyFile)
+        found = msgspec.json.decode(path.read_bytes(), type=built(_KeyFile))
     except OSError as error:
         raise NetworkError(
             f"the key {path} cannot be read: {error.strerror}", "make one with: skrd4ad keys new"

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from ..built_types import built
 from .stream_check import MAX_GAPS, Gap
 from .wire import Message, decode
 from .wire_messages import PROTOCOL, PROTOCOL_MAJOR, Boot, Count, CountFields, Fields, Name, State
@@ -183,7 +184,7 @@ def _holes(gap: Gap, settled_to: int, numbers: Sequence[int]) -> list[Gap]:
 
 def _parse(raw: bytes, kind: type[F]) -> F:
     try:
-        found = msgspec.json.decode(raw, type=kind)
+        found = msgspec.json.decode(raw, type=built(kind))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError(f"not a {kind.__name__.lower()}: {error}") from None
     if found.v.partition(".")[0] != PROTOCOL_MAJOR:

@@ -20,6 +20,7 @@ import yaml
 from msgspec import Meta
 
 from .. import logs
+from ..built_types import built
 from ..calibration.regions import Regions
 from ..engine.backends.base import BackendChoice
 from ..engine.spec import Roi
@@ -114,7 +115,7 @@ def load_station(path: Path) -> Station:
     """Read a station file. Raises ConfigError naming file, key and the nearest known key."""
     try:
         found = yaml.safe_load(path.read_bytes())
-        return msgspec.convert({} if found is None else found, Station)
+        return msgspec.convert({} if found is None else found, built(Station))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", "check the path") from error
     except yaml.YAMLError as error:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
+from ..built_types import built
 from . import wire_messages as fields
 from .records import Defect, Result
 from .topics import Topic, is_name, parse_topic
@@ -358,7 +359,7 @@ def _frame(topic: Topic, header: fields.Header) -> list[bytes]:
 
 def _parse(raw: bytes, header_type: type[H]) -> H:
     try:
-        return msgspec.json.decode(raw, type=header_type)
+        return msgspec.json.decode(raw, type=built(header_type))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DecodeError(f"the header is not a {header_type.__name__}: {error}") from None
 

@@ -11,7 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGES = ("engine", "calibration", "trainer", "pipeline")
-GROUND_FLOOR = {"errors", "logs", "redaction", "__init__"}
+GROUND_FLOOR = {"errors", "logs", "redaction", "built_types", "__init__"}
 LONGEST_FILE_LINES = 400
 
 # Package -> the packages of ours it may import. A value of one file names the only exceptions.
@@ -118,3 +118,23 @@ def test_the_edge_runtime_starts_light() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 0.5
+
+
+@pytest.mark.parametrize("name", sources())
+def test_types_go_to_msgspec_through_built_types(name: str) -> None:
+    """msgspec builds a type on first use, and two threads that do it at once end the process."""
+    tree = ast.parse((REPOSITORY / name).read_text(encoding="utf-8"))
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        asked = ast.unparse(call.func)
+        assert not asked.startswith("msgspec.msgpack"), f"{name}: not guarded here"
+        if asked in {"msgspec.json.decode", "msgspec.yaml.decode"}:
+            types = [word.value for word in call.keywords if word.arg == "type"]
+        elif asked == "msgspec.convert":
+            types = call.args[1:2]
+        elif asked == "msgspec.json.Decoder":
+            types = call.args[:1]
+        else:
+            continue
+        for one in map(ast.unparse, types):
+            known = one.startswith(("built(", "dict[", "str"))
+            assert known, f"{name}:{call.lineno}: {one} is not built()"

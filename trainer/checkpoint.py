@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ..built_types import built
 from ..engine.atomic import write_atomically
 from ..engine.spec import InputSpec, NetworkSpec, Record, RunOrigin, ScoreContract, TeacherOrigin
 from ..errors import ConfigError, MissingExtra
@@ -79,7 +80,7 @@ def read_run_file(folder: Path) -> RunFile:
             "give the folder that `skrd4ad train --out` wrote",
         )
     try:
-        run_file = msgspec.yaml.decode(source.read_bytes(), type=RunFile)
+        run_file = msgspec.yaml.decode(source.read_bytes(), type=built(RunFile))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source} is damaged: {error}", "train again") from error
     except Exception as error:  # PyYAML's own errors share no base class with msgspec's

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from ..built_types import built
 from ..engine.preprocess import check_input_spec
 from ..engine.spec import Backbone, InputSpec, NetworkSpec, Record, Roi, ScoreContract
 from ..errors import ConfigError, nearest
@@ -131,7 +132,7 @@ def load_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
     if isinstance(values.get("image_size"), int):
         values["image_size"] = [values["image_size"]] * 2
     try:
-        config = msgspec.convert(values, TrainConfig)
+        config = msgspec.convert(values, built(TrainConfig))
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {error}", "see configs/transistor.yaml") from error
     check_config(config)

@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from ... import logs
+from ...built_types import built
 from .metrics import CONTENT_TYPE, ProcessUse, render
 from .snapshot import Snapshot, not_ready, unhealthy
 
@@ -166,7 +167,7 @@ def process_use(pid: int, proc: Path = Path("/proc")) -> ProcessUse:
 def follow(link: socket.socket, word: LastWord) -> None:
     """Take snapshots until the line closes its end."""
     while raw := link.recv(_LARGEST_SNAPSHOT):
-        word.take(msgspec.json.decode(raw, type=Snapshot))
+        word.take(msgspec.json.decode(raw, type=built(Snapshot)))
 
 
 def main() -> int:

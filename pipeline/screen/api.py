@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from ...built_types import built
 from ...errors import ConfigError, NetworkError, SkrdError
 from ..control_port import ControlRefused
 from ..control_wire import Camera, Text, Threshold, Truth
@@ -285,7 +286,7 @@ def _desk(site: Site) -> RegionDesk:
 
 def _decoded(body: bytes, kind: type[_B]) -> _B:
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.json.decode(body, type=built(kind))
     except msgspec.DecodeError as error:
         raise Refusal(HTTPStatus.BAD_REQUEST, f"not understood: {error}") from None
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from ...built_types import built
 from ...calibration.regions import (
     Regions,
     check_drawn_size,
@@ -67,7 +68,7 @@ class RegionDesk:
         the one with `digest` any more."""
         path = self._path(box, camera)
         try:
-            regions = msgspec.convert(drawn, Regions)
+            regions = msgspec.convert(drawn, built(Regions))
         except msgspec.ValidationError as error:
             raise ConfigError(f"these are no regions: {error}") from None
         check_regions(regions)
