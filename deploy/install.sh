@@ -24,7 +24,7 @@ SYSTEM_SITE=${SYSTEM_SITE:-}
 PIP_FLAGS=${PIP_FLAGS:-}
 NO_SYSTEM=${NO_SYSTEM:-}
 KEEP_RELEASES=3
-UNIT_FILES="skrd4ad@.service skrd4ad-serve@.service"
+UNIT_FILES="skrd4ad@.service skrd4ad-serve@.service skrd4ad.slice"
 
 say() { echo "skrd4ad: $*"; }
 fail() {

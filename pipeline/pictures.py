@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Protocol
 
 import msgspec
@@ -53,6 +53,8 @@ class PictureOutlet(Protocol):
 class _Waiting:
     result: Result
     seq: int
+    since_ns: int
+    """When the camera's newest part left the line, which need not be this one."""
 
 
 class PictureTap:
@@ -71,6 +73,7 @@ class PictureTap:
         self._next_ns: dict[str, int] = {}
         self._changed = threading.Condition()
         self._closed = False
+        self._period_ns = int(1e9 / settings.max_fps)
         self._thread = threading.Thread(target=self._loop, name="pictures", daemon=True)
         self.sent = 0
         self.replaced = 0
@@ -87,13 +90,14 @@ class PictureTap:
         if self._outlet.picture_watchers == 0:
             return
         with self._changed:
+            waiting = _Waiting(result, seq, self._clock.mono_ns())
             before = self._waiting.get(result.camera)
             if before is not None:
                 self.replaced += 1
                 if result.verdict is Verdict.OK and before.result.verdict is not Verdict.OK:
                     # Whoever watches wants the defect, not the good part behind it.
-                    return
-            self._waiting[result.camera] = _Waiting(result, seq)
+                    waiting = replace(before, since_ns=waiting.since_ns)
+            self._waiting[result.camera] = waiting
             self._changed.notify()
 
     def on_state(self, state: wire.State, text: str) -> None:
@@ -128,20 +132,30 @@ class PictureTap:
 
     def _take(self) -> _Waiting | None:
         """The next picture whose camera may show one again; None at the end."""
-        period_ns = int(1e9 / self._settings.max_fps)
         with self._changed:
             while not self._closed:
                 now_ns = self._clock.mono_ns()
-                due = {camera: self._next_ns.get(camera, now_ns) for camera in self._waiting}
+                due = {name: self._start_ns(name) for name in self._waiting}
                 camera = min(due, key=due.__getitem__, default=None)
                 if camera is None:
                     self._changed.wait()
                 elif due[camera] > now_ns:
                     self._changed.wait((due[camera] - now_ns) / 1e9)
                 else:
-                    self._next_ns[camera] = now_ns + period_ns
+                    self._next_ns[camera] = now_ns + self._period_ns
                     return self._waiting.pop(camera)
             return None
+
+    def _start_ns(self, camera: str) -> int:
+        """When the camera's waiting picture may be begun, on the monotonic clock.
+
+        After a part has left the line the next one is furthest away; so a picture whose time has
+        come waits for a part to follow. Where none does for half a period, none is in the way.
+        """
+        due_ns = self._next_ns.get(camera, 0)
+        if self._waiting[camera].since_ns >= due_ns:
+            return due_ns
+        return due_ns + self._period_ns // 2
 
     def _picture(self, waiting: _Waiting) -> Picture:
         result = waiting.result

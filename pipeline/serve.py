@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import getpass
 import logging
-import os
 import signal
 import ssl
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from ..errors import ConfigError, NetworkError
+from .background import yield_to_the_line
 from .screen.access import ROLES, Access, Role
 from .screen.api import Site
 from .screen.boxes import Box, Endpoints
@@ -29,9 +29,6 @@ from .screen.web_server import PageServer
 from .security import ClientKeys, client_keys
 
 logger = logging.getLogger(__name__)
-
-_NICE = 10
-"""Beside a line on the same computer the page takes what the line leaves."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -129,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         servers.append(PageServer(arguments.listen, Site(boxes, access, changes, desk), tls))
-        os.nice(_NICE)  # inherited by the threads that start from here on
+        yield_to_the_line()
         for box in boxes:
             box.open()
         print(f"the page is at {servers[0].url} (Ctrl-C ends it)", flush=True)

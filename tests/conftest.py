@@ -60,6 +60,6 @@ def write_tiny_plan(tiny: ModuleType) -> Callable[..., Path]:
 def priority() -> Iterator[None]:
     """A verb that lowers its own priority must not leave this process and all its later children,
     lines among them, with what other programs leave over."""
-    before = os.nice(0)
+    before = os.nice(0), os.sched_getscheduler(0)
     yield
-    assert os.nice(0) == before
+    assert (os.nice(0), os.sched_getscheduler(0)) == before

@@ -15,7 +15,9 @@ from skrd4ad.errors import CalibrationError, ConfigError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEPLOY = REPOSITORY / "deploy"
-UNITS = ("skrd4ad@.service", "skrd4ad-serve@.service")
+SERVICES = ("skrd4ad@.service", "skrd4ad-serve@.service")
+SLICE = "skrd4ad.slice"
+UNITS = (*SERVICES, SLICE)
 systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
 )
@@ -23,7 +25,7 @@ systemd = pytest.mark.skipif(
 
 @pytest.fixture
 def units(tmp_path: Path) -> dict[str, Path]:
-    """Both units for a line `line1`, with a program where they expect one."""
+    """All units for a line `line1`, with a program where they expect one."""
     program = tmp_path / "current" / "bin" / "skrd4ad"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\n")
@@ -66,7 +68,7 @@ def test_a_mistake_in_the_unit_would_be_found(units: dict[str, Path]) -> None:
 
 
 @systemd
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("name", SERVICES)
 def test_the_unit_is_as_closed_as_systemd_can_tell(units: dict[str, Path], name: str) -> None:
     """`systemd-analyze security` rates from 0 (closed) to 10; a bare unit gets 9.6."""
     done = subprocess.run(
@@ -87,6 +89,18 @@ def test_the_unit_restarts_what_a_restart_can_help(units: dict[str, Path]) -> No
     assert [int(code) for code in prevented[1].split()] == codes
     for setting in ("Type=notify", "WatchdogSec=10", "Restart=on-failure", "User=skrd4ad"):
         assert setting in text
+
+
+def test_line_and_page_weigh_against_each_other_and_the_line_wins(units: dict[str, Path]) -> None:
+    def weights(name: str) -> list[str]:
+        return re.findall(r"^CPUWeight=(.*)$", units[name].read_text(), re.MULTILINE)
+
+    for name in SERVICES:
+        assert f"\nSlice={SLICE}\n" in units[name].read_text()
+    assert weights(SLICE) == ["1000"]
+    assert weights(SERVICES[0]) == ["900"]
+    # The last one that systemd understands counts.
+    assert weights(SERVICES[1]) == ["20", "idle"]
 
 
 @pytest.fixture

@@ -41,8 +41,9 @@ SECURITY = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-SHORTEST_INTERVAL_S = 0.1
-"""A page is told at most ten times a second, however fast the line is."""
+SHORTEST_INTERVAL_S = 0.2
+"""A page is told at most five times a second, however fast the line is: nobody reads faster, and
+a browser on the line's own computer takes its time from the line."""
 BEAT_S = 1.0
 """At least so often a page hears something: it calls itself stale after three seconds."""
 MOST_READERS = 32

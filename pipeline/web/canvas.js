@@ -15,6 +15,7 @@ export class Plot {
     this.pen.clearRect(0, 0, this.width, this.height);
     this.pen.font = FONT;
     this.style = getComputedStyle(canvas);
+    this.colours = new Map();
     Object.assign(this, { top, bottom, left: gutter, right: this.width - 10, head: 8, base: this.height - foot });
   }
 
@@ -22,8 +23,14 @@ export class Plot {
     return this.width > this.left + 20 && this.height > 20;
   }
 
+  /** Of the present theme. A chart has a thousand marks in four colours: each is looked up once. */
   colour(name) {
-    return this.style.getPropertyValue(`--${name}`).trim();
+    let colour = this.colours.get(name);
+    if (colour === undefined) {
+      colour = this.style.getPropertyValue(`--${name}`).trim();
+      this.colours.set(name, colour);
+    }
+    return colour;
   }
 
   x(share) {

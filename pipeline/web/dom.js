@@ -33,7 +33,7 @@ export function svgElement(tag, attributes = {}) {
   return element;
 }
 
-/** Writes only what differs: a screen reader must not hear the same thing ten times a second. */
+/** Writes only what differs: a screen reader must not hear the same thing five times a second. */
 export function setText(element, value) {
   const text = String(value);
   if (element.textContent !== text) element.textContent = text;

@@ -6,7 +6,7 @@ import { newestPart } from "./judge.js";
 import { Scene } from "./scene.js";
 import { get } from "./server.js";
 
-const CHARTS_MS = 200;
+const CHARTS_MS = 1000;
 const TRENDS_MS = 10000;
 
 export class LiveView {

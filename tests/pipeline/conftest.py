@@ -15,9 +15,10 @@ import pytest
 
 def _load(name: str, *needs: str) -> ModuleType:
     """A module beside this file, and before it those that it imports."""
+    if name in sys.modules:
+        return sys.modules[name]
     for one in needs:
-        if one not in sys.modules:
-            _load(one)
+        _load(one)
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -64,10 +65,16 @@ def screen_parts() -> ModuleType:
 @pytest.fixture(scope="session")
 def page_processes() -> ModuleType:
     """The module tests/pipeline/page_processes.py; on CI there has to be a browser for it."""
-    kit = _load("page_processes", "free_ports")
+    kit = _load("page_processes", "free_ports", "core_shares")
     if kit.CHROMIUM is None and not os.environ.get("CI"):
         pytest.skip("no chromium on this machine")
     return kit
+
+
+@pytest.fixture(scope="session")
+def core_shares() -> ModuleType:
+    """The module tests/pipeline/core_shares.py."""
+    return _load("core_shares")
 
 
 @pytest.fixture(scope="session")

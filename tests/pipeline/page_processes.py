@@ -12,18 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from core_shares import idle_group, starter
 from free_ports import free_ports
 
 PATIENCE_S = 60.0
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-LAST_IN_LINE = """#!/bin/sh
-# Playwright gives the browser a session of its own, and Linux shares the cores among sessions first
-# (sched_autogroup): without the first line no niceness keeps the browser back. As root it would
-# also raise some of its own processes, which SCHED_IDLE makes pointless.
-[ ! -e /proc/self/autogroup ] || echo 19 >/proc/self/autogroup || exit 1
-exec chrt --idle 0 {browser} "$@"
-"""
 
 
 @dataclass(frozen=True)
@@ -100,19 +95,25 @@ def start_page(folder: Path, ports: Ports, *more: str) -> tuple[Process, str]:
 
 @contextlib.contextmanager
 def browser_tab(folder: Path, **options: Any) -> Iterator[Any]:
-    """A tab of a headless Chromium at the lowest priority, with `options` of its context."""
+    """A tab of a headless Chromium with `options` of its context.
+
+    The browser and Playwright's own process are last in line: on a real station they would be on
+    another computer.
+    """
+    from playwright._impl._driver import compute_driver_executable
     from playwright.sync_api import expect, sync_playwright
 
-    starter = folder / "browser"
-    starter.write_text(LAST_IN_LINE.format(browser=CHROMIUM))
-    starter.chmod(0o700)
-
+    assert CHROMIUM is not None, "the tests that need a browser look for one first"
     expect.set_options(timeout=PATIENCE_S * 1000)
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=starter, args=["--no-sandbox"])
-        try:
-            tab = browser.new_context(**options).new_page()
-            tab.set_default_timeout(PATIENCE_S * 1000)
-            yield tab
-        finally:
-            browser.close()
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(idle_group())
+        browser_path = starter(folder / "browser", CHROMIUM, group)
+        node = starter(folder / "node", compute_driver_executable()[0], group)
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("PLAYWRIGHT_NODEJS_PATH", str(node))
+        driver = stack.enter_context(sync_playwright())
+        browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        stack.callback(browser.close)
+        tab = browser.new_context(**options).new_page()
+        tab.set_default_timeout(PATIENCE_S * 1000)
+        yield tab
