@@ -22,7 +22,7 @@ help:
 	@echo 'sudo make uninstall   remove the service; configuration and data stay'
 	@echo 'make clean   remove .venv, demo/ and caches'
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml setup.py engine/kernels/resize.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	  || { echo 'error: skrd4ad needs Python 3.10 or newer; try: make PYTHON=python3.11'; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \

@@ -69,7 +69,8 @@ install() {
   trap "rm -rf '$source' '$release'" EXIT
   # pip builds in the folder it is given; the checkout stays as it is.
   tar -c --exclude=./.git --exclude='./.venv*' --exclude=./demo --exclude=./runs \
-    --exclude=./.proof --exclude=./build --exclude='*.egg-info' --exclude=__pycache__ . \
+    --exclude=./.proof --exclude=./build --exclude='*.egg-info' --exclude=__pycache__ \
+    --exclude='./engine/_resize*' . \
     | tar -x -C "$source"
   mkdir -p "$PREFIX/releases"
   "$PYTHON" -m venv ${SYSTEM_SITE:+--system-site-packages} "$release"

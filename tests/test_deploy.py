@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -153,6 +154,11 @@ def test_install_update_rollback_and_uninstall(
     unit = (tmp_path / "units" / UNITS[0]).read_text()
     assert f"ExecStart={tmp_path}/opt/current/bin/skrd4ad stream --station {etc}/%i.yaml" in unit
     assert "@PREFIX@" not in unit
+
+    doctor = subprocess.run(
+        [program, "doctor", "--json"], env=place, capture_output=True, text=True
+    )
+    assert json.loads(doctor.stdout)["native_resize"] == (shutil.which("gcc") is not None)
 
     (etc / "line1.yaml").write_text("box: mine\n")
     before = current.readlink()

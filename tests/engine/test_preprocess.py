@@ -7,7 +7,6 @@ import msgspec
 import numpy as np
 import pytest
 from PIL import Image
-from skrd4ad.engine.gpu_tables import pillow_band
 from skrd4ad.engine.preprocess import (
     check_input_spec,
     crop_and_resize,
@@ -15,6 +14,7 @@ from skrd4ad.engine.preprocess import (
     normalise,
     to_network_input,
 )
+from skrd4ad.engine.resize_band import pillow_band
 from skrd4ad.engine.spec import IMAGENET_MEAN, IMAGENET_STD, InputSpec, Roi
 from skrd4ad.errors import ConfigError
 

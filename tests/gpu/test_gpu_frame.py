@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from skrd4ad.engine.backends.gpu_frame import STUDENT, TEACHER, FeatureShapes, GpuFrame
 from skrd4ad.engine.cuda_driver import probe
-from skrd4ad.engine.gpu_tables import half_table, pillow_band
+from skrd4ad.engine.gpu_tables import half_table
 from skrd4ad.engine.preprocess import to_network_input
+from skrd4ad.engine.resize_band import pillow_band
 from skrd4ad.engine.score_map import combine, cosine_distance, image_score
 from skrd4ad.engine.spec import LEVEL_STRIDES, InputSpec, ScoreContract
 

@@ -30,7 +30,8 @@ from skrd4ad.engine.gpu_launch import (
     map_launch,
     read_results,
 )
-from skrd4ad.engine.gpu_tables import SparseRows, map_band
+from skrd4ad.engine.gpu_tables import map_band
+from skrd4ad.engine.resize_band import SparseRows
 from skrd4ad.engine.spec import LEVEL_STRIDES, ScoreContract
 
 HERE = Path(__file__).resolve().parent

@@ -12,8 +12,9 @@ from skrd4ad.engine.gpu_launch import (
     resize_rows_launch,
     undistort_launch,
 )
-from skrd4ad.engine.gpu_tables import half_table, pillow_band
+from skrd4ad.engine.gpu_tables import half_table
 from skrd4ad.engine.preprocess import to_network_input
+from skrd4ad.engine.resize_band import pillow_band
 from skrd4ad.engine.spec import InputSpec, Roi
 from skrd4ad.pipeline.wire_map import quantise
 

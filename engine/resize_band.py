@@ -1,0 +1,49 @@
+"""Banded matrices, and those of Pillow's antialiased bilinear resize, as both kernels read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+WEIGHT_BITS = 22
+"""Pillow's fixed-point resize: 32 bits, less 8 for the pixel and 2 for overshoot."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseRows:
+    """A banded matrix: row i is `weights[i]` at columns `first[i]`, `first[i] + 1`, ..."""
+
+    first: NDArray[np.int32]
+    """(rows,), never decreasing."""
+    weights: NDArray[np.float32] | NDArray[np.int32]
+    """(rows, taps), C-contiguous."""
+
+    @property
+    def taps(self) -> int:
+        return int(self.weights.shape[1])
+
+
+def pillow_band(source_size: int, out_size: int) -> SparseRows:
+    """Pillow's antialiased bilinear resize of one axis as 22-bit integers (Resample.c).
+
+    A triangle filter, widened by the scale when shrinking, normalised per output pixel in float64.
+    """
+    scale = source_size / out_size
+    support = max(scale, 1.0)
+    first, rows = np.empty(out_size, np.int32), []
+    for index in range(out_size):
+        centre = (index + 0.5) * scale
+        start = max(int(centre - support + 0.5), 0)
+        stop = min(int(centre + support + 0.5), source_size)
+        offsets = (np.arange(start, stop) - centre + 0.5) * (1.0 / support)
+        triangle = np.maximum(1.0 - np.abs(offsets), 0.0)
+        # Pillow adds the taps from left to right; np.sum would add them in pairs.
+        total = np.cumsum(triangle)[-1]
+        rows.append((triangle / total * (1 << WEIGHT_BITS) + 0.5).astype(np.int32))
+        first[index] = start
+    weights = np.zeros((out_size, max(map(len, rows))), np.int32)
+    for index, row in enumerate(rows):
+        weights[index, : len(row)] = row
+    return SparseRows(first, weights)
