@@ -32,18 +32,13 @@ def pillow_band(source_size: int, out_size: int) -> SparseRows:
     """
     scale = source_size / out_size
     support = max(scale, 1.0)
-    first, rows = np.empty(out_size, np.int32), []
-    for index in range(out_size):
-        centre = (index + 0.5) * scale
-        start = max(int(centre - support + 0.5), 0)
-        stop = min(int(centre + support + 0.5), source_size)
-        offsets = (np.arange(start, stop) - centre + 0.5) * (1.0 / support)
-        triangle = np.maximum(1.0 - np.abs(offsets), 0.0)
-        # Pillow adds the taps from left to right; np.sum would add them in pairs.
-        total = np.cumsum(triangle)[-1]
-        rows.append((triangle / total * (1 << WEIGHT_BITS) + 0.5).astype(np.int32))
-        first[index] = start
-    weights = np.zeros((out_size, max(map(len, rows))), np.int32)
-    for index, row in enumerate(rows):
-        weights[index, : len(row)] = row
-    return SparseRows(first, weights)
+    centre = (np.arange(out_size) + 0.5) * scale
+    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
+    stop = np.minimum((centre + support + 0.5).astype(np.int64), source_size)
+    columns = first[:, None] + np.arange(int((stop - first).max()))
+    offsets = (columns - centre[:, None] + 0.5) * (1.0 / support)
+    triangle = np.maximum(1.0 - np.abs(offsets), 0.0) * (columns < stop[:, None])
+    # Pillow adds the taps from left to right; np.sum would add them in pairs.
+    total = np.cumsum(triangle, axis=1)[:, -1:]
+    weights = (triangle / total * (1 << WEIGHT_BITS) + 0.5).astype(np.int32)
+    return SparseRows(first.astype(np.int32), np.where(columns < stop[:, None], weights, 0))

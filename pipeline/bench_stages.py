@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.backends.base import Engine, open_engine
+from ..engine.native_resize import library
 from ..engine.plan import Plan, load_plan
 from ..engine.spec import Threshold
 from ..errors import ConfigError
@@ -127,8 +128,11 @@ def _without_network(
     cpu_ms = 1e3 * fast.cpu_s / fast.summary.parts
     print(f"null engine: {rate:.0f} parts/s (wanted >= {WANTED_PARTS_PER_S:g})")
     print(f"null engine: p99 {p99_ms:.2f} ms at {arguments.rate:g}/s (wanted <= {WANTED_P99_MS:g})")
-    print(f"null engine: {cpu_ms:.2f} ms of CPU time a part, all threads of the line")
+    compiled = library() is not None
+    resize = "the compiled resize" if compiled else "Pillow's resize"
+    print(f"null engine: {cpu_ms:.2f} ms of CPU time a part, all threads of the line, {resize}")
     return {
+        "native_resize": compiled,
         "null_parts_per_s": round(rate, 1),
         "null_cpu_ms_a_part": round(cpu_ms, 3),
         "rate": arguments.rate,
