@@ -4,6 +4,10 @@ A camera may lose a picture (packets), ignore a trigger (still exposing), or van
 would then give every later part its neighbour's verdict, so three things must agree: the order,
 the gaps in the camera's frame counter, and that a picture was taken after its trigger and before
 the next one had its turn. What cannot be told apart becomes a failure, never a guess.
+
+One trigger that the camera ignored in silence can leave every later picture between two triggers,
+when they come faster than their times are exact. After a few such pictures no trigger is sent
+until all pictures under way must have come; then the count begins anew.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from dataclasses import dataclass
 
 from ..clock import SYSTEM_CLOCK, Clock
 
+_UNCLEAR_LIMIT = 3
+"""So many pictures in a row that lie between two triggers: trigger and picture are out of step."""
 ANSWER_LIMIT_S = 1.0
 """A picture that has not come this long after its trigger will not come."""
 
@@ -72,6 +78,10 @@ class TriggerLedger:
         self._last_place = 0
         """The last picture belongs to this place or to a later one."""
         self._last_sent_ns: int | None = None
+        self._unclear = 0
+        """Pictures in a row, up to now, that could be one trigger's or the next one's."""
+        self._silent_until_ns = 0
+        """No trigger is sent before; on the monotonic clock."""
 
     def note(self, part_id: str | None) -> Trigger:
         """A trigger is about to be sent. Already failed when it comes too soon after the last."""
@@ -80,6 +90,14 @@ class TriggerLedger:
             now_ns = self._clock.mono_ns()
             trigger = Trigger(self._number, part_id, self._clock.wall_ns(), now_ns)
             last_ns = self._last_sent_ns
+            if now_ns < self._silent_until_ns:
+                trigger.failure = "missed_trigger"
+                trigger.detail = (
+                    "not sent: pictures and triggers were out of step, and the pictures that are "
+                    "under way must come first"
+                )
+                self._waiting.append(trigger)
+                return trigger
             # A tenth less: two orders at the camera's own rate may arrive a little closer.
             if last_ns is not None and now_ns - last_ns < 0.9e9 * self.spacing_s:
                 trigger.failure = "missed_trigger"
@@ -107,7 +125,7 @@ class TriggerLedger:
                 if trigger.failure is None:
                     trigger.failure, trigger.detail = reason, detail
             self._last_id = self._last_sent_ns = None
-            self.timed_out = 0
+            self.timed_out = self._unclear = self._silent_until_ns = 0
             self._last_place = self._sent
 
     def match(
@@ -142,14 +160,28 @@ class TriggerLedger:
                 if captured_mono_ns - error_ns < later.fired_mono_ns:
                     # Late for the one, perhaps too early for the other: it is nobody's.
                     self.strays += 1
+                    self._unclear += 1
+                    if self._unclear == _UNCLEAR_LIMIT:
+                        self._begin_anew()
                     return [], None
                 index += 1
             own = open_ones[index]
+            self._unclear = 0
             self._last_place = max(self._last_place, own.place)
             before: list[Trigger] = []
             while (one := self._waiting.popleft()) is not own:
                 before.append(one)
             return before, own
+
+    def _begin_anew(self) -> None:
+        """Nothing that waits gets a picture; nothing is sent until the last one sent has had its
+        time. Whatever comes meanwhile is nobody's."""
+        for one in self._waiting:
+            if one.failure is None:
+                one.failure, one.detail = "no_frame", "pictures and triggers were out of step"
+        assert self._last_sent_ns is not None, "pictures were matched with triggers that were sent"
+        self._silent_until_ns = self._last_sent_ns + self._limit_ns
+        self._unclear = 0
 
     def overdue(self) -> list[Trigger]:
         """Failed triggers whose turn it is, in order; waiting for too long is a failure too."""

@@ -71,6 +71,42 @@ def test_a_late_picture_is_not_the_next_triggers(parts: ModuleType) -> None:
     assert ([one.part_id for one in before], own.part_id) == (["slow"], "next")
 
 
+def test_pictures_between_two_triggers_make_the_count_begin_anew(parts: ModuleType) -> None:
+    """Seen on a camera that ignored its first trigger: orders every 25 ms, times exact to 10 ms.
+    Each picture lay between two triggers from then on, and for hundreds of parts all were lost."""
+    hand = parts.HandClock()
+    ledger = TriggerLedger(hand.clock, answer_limit_s=0.5, spacing_s=0.01)
+    left: list[Trigger] = []
+    of_picture: dict[int, str | None] = {}
+    taken = 0
+
+    def order(name: str, *, ignored: bool = False) -> None:
+        """The camera takes the picture 4 ms later."""
+        nonlocal taken
+        trigger = ledger.note(name)
+        hand.advance_s(0.004)
+        if not ignored and trigger.failure is None:
+            taken += 1
+            before, own = ledger.match(taken, hand.now_ns, 10 * MS)
+            of_picture[taken] = None if own is None else own.part_id
+            left.extend([*before, *([own] if own else [])])
+        hand.advance_s(0.021)
+        left.extend(ledger.overdue())
+
+    order("p0", ignored=True)
+    for number in range(1, 60):
+        order(f"p{number}")
+    hand.advance_s(1)
+    left.extend(ledger.overdue())
+    assert [one.part_id for one in left] == [f"p{number}" for number in range(60)]
+    # Three pictures to notice, half a second of silence, and all is well.
+    assert [of_picture[number] for number in (1, 2, 3)] == [None] * 3
+    good = [one for one in left if one.failure is None]
+    assert [one.part_id for one in good] == [f"p{number}" for number in range(23, 60)]
+    assert {one.failure for one in left[4:23]} == {"missed_trigger"}
+    assert of_picture[4] == "p23"
+
+
 def test_a_picture_that_comes_after_its_trigger_was_given_up_is_nobodys(parts: ModuleType) -> None:
     hand = parts.HandClock()
     ledger = TriggerLedger(hand.clock, answer_limit_s=0.5)
