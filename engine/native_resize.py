@@ -74,7 +74,7 @@ class _Table:
     def __init__(self, from_size: int, size: int) -> None:
         band = pillow_band(from_size, size)
         count = np.minimum(band.taps, from_size - band.first).astype(np.int32)
-        self._kept = (band.first, count, np.ascontiguousarray(band.weights, np.int32))
+        self._kept = (band.first, count, band.weights)
         self.addresses = tuple(array.ctypes.data for array in self._kept)
         self.taps = band.taps
 

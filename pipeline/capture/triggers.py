@@ -121,9 +121,7 @@ class TriggerLedger:
     def fail_all(self, reason: str, detail: str) -> None:
         """The camera was lost: nothing that waits gets a picture; its counter starts anew."""
         with self._lock:
-            for trigger in self._waiting:
-                if trigger.failure is None:
-                    trigger.failure, trigger.detail = reason, detail
+            self._give_up(reason, detail)
             self._last_id = self._last_sent_ns = None
             self.timed_out = self._unclear = self._silent_until_ns = 0
             self._last_place = self._sent
@@ -176,12 +174,16 @@ class TriggerLedger:
     def _begin_anew(self) -> None:
         """Nothing that waits gets a picture; nothing is sent until the last one sent has had its
         time. Whatever comes meanwhile is nobody's."""
-        for one in self._waiting:
-            if one.failure is None:
-                one.failure, one.detail = "no_frame", "pictures and triggers were out of step"
+        self._give_up("no_frame", "pictures and triggers were out of step")
         assert self._last_sent_ns is not None, "pictures were matched with triggers that were sent"
         self._silent_until_ns = self._last_sent_ns + self._limit_ns
         self._unclear = 0
+
+    def _give_up(self, reason: str, detail: str) -> None:
+        """Nothing that waits gets a picture."""
+        for one in self._waiting:
+            if one.failure is None:
+                one.failure, one.detail = reason, detail
 
     def overdue(self) -> list[Trigger]:
         """Failed triggers whose turn it is, in order; waiting for too long is a failure too."""

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,25 @@ import pytest
 import yaml
 from core_shares import idle_group, starter
 from free_ports import free_ports
+from skrd4ad.engine.spec import Threshold
 
 PATIENCE_S = 60.0
+THRESHOLD = 1.63
+"""Of the arithmetic plan's scores of rendered parts, 1.38 to 1.68, some lie above this."""
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def plan_that_rejects(write_tiny_plan: Callable[..., Path], folder: Path) -> Path:
+    """The arithmetic plan with THRESHOLD, in `folder`."""
+    threshold = Threshold(
+        value=THRESHOLD,
+        method="manual",
+        target_false_reject_rate=0.01,
+        attainable_rate=0.01,
+        n_normals=99,
+        source="this test",
+    )
+    return write_tiny_plan(folder / "tiny.plan", threshold=threshold)
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from skrd4ad.engine.spec import Threshold
 from skrd4ad.pipeline.subscriber import Subscriber
 from skrd4ad.pipeline.wire import ResultMessage
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 RATE = 50.0
 STAY_MS = 1500
-THRESHOLD = 1.63
-"""Of the arithmetic plan's scores of rendered parts, 1.38 to 1.68, some lie above this."""
 SIZE = 640
 """Pixels a side of the camera's images, and of the pictures that the line makes for the page."""
 
@@ -137,15 +134,7 @@ def test_an_open_page_moves_the_line_s_p99_by_at_most_ten_percent(
     write_tiny_plan: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
-    threshold = Threshold(
-        value=THRESHOLD,
-        method="manual",
-        target_false_reject_rate=0.01,
-        attainable_rate=0.01,
-        n_normals=99,
-        source="this test",
-    )
-    plan = write_tiny_plan(tmp_path / "tiny.plan", threshold=threshold)
+    plan = page_processes.plan_that_rejects(write_tiny_plan, tmp_path)
     turns = int(os.environ.get("SKRD4AD_PAGE_TURNS", "5"))
     without, with_page = in_turns(
         page_processes, core_shares, tmp_path, plan, turns, int(20 * RATE)

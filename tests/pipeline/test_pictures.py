@@ -167,40 +167,38 @@ def test_more_than_max_fps_are_never_made() -> None:
     assert [picture.seq for picture in desk.pictures] == [1]
 
 
+def seq_taken(tap: PictureTap) -> int:
+    taken = tap._take()
+    assert taken is not None
+    return taken.seq
+
+
 def test_a_picture_is_made_when_a_part_has_just_left_or_when_none_comes() -> None:
     clock_ns = [0]
     desk = Desk()
     settings = PictureSettings(max_fps=10.0)
     tap = PictureTap(settings, desk, Clock(mono_ns=lambda: clock_ns[0]))
     tap.on_result(part(1), 1)
-    taken = tap._take()
-    assert taken is not None
-    assert taken.seq == 1
+    assert seq_taken(tap) == 1
     clock_ns[0] = 40_000_000
     tap.on_result(part(2), 2)
     clock_ns[0] = 110_000_000  # due since 100 ms, and part 3 follows at once: 2 is not begun
     assert tap._start_ns("cam0") == 150_000_000
     tap.on_result(part(3), 3)
     assert tap._start_ns("cam0") == 100_000_000
-    taken = tap._take()
-    assert taken is not None
-    assert taken.seq == 3
+    assert seq_taken(tap) == 3
     # A reject is kept for the good part behind it, and that one says when there is time.
     clock_ns[0] = 190_000_000
     tap.on_result(part(4, Verdict.NG), 4)
     clock_ns[0] = 215_000_000
     tap.on_result(part(5), 5)
-    taken = tap._take()
-    assert taken is not None
-    assert taken.seq == 4
+    assert seq_taken(tap) == 4
     # No more parts: half a period after its time the last one is made.
     clock_ns[0] = 230_000_000
     tap.on_result(part(6), 6)
     clock_ns[0] = tap._start_ns("cam0")
     assert clock_ns[0] == 365_000_000
-    taken = tap._take()
-    assert taken is not None
-    assert taken.seq == 6
+    assert seq_taken(tap) == 6
 
 
 def test_nothing_is_compressed_while_nobody_watches() -> None:

@@ -19,14 +19,11 @@ from typing import Any
 
 import pytest
 from skrd4ad.calibration.regions import load_regions
-from skrd4ad.engine.spec import Threshold
 from skrd4ad.pipeline.control_client import ControlClient
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.timeout(400)
 RATE = 50.0
-THRESHOLD = 1.63
-"""Of the arithmetic plan's scores of rendered parts, 1.38 to 1.68, some lie above this."""
 SHOTS = os.environ.get("SKRD4AD_SCREENSHOTS")
 VIEWS = ("live", "parts", "threshold", "regions")
 LONGEST_WORDS = """
@@ -99,15 +96,7 @@ class Scene:
 def scene(
     page_processes: ModuleType, write_tiny_plan: Callable[..., Path], tmp_path: Path
 ) -> Iterator[Scene]:
-    threshold = Threshold(
-        value=THRESHOLD,
-        method="manual",
-        target_false_reject_rate=0.01,
-        attainable_rate=0.01,
-        n_normals=99,
-        source="this test",
-    )
-    plan = write_tiny_plan(tmp_path / "tiny.plan", threshold=threshold)
+    plan = page_processes.plan_that_rejects(write_tiny_plan, tmp_path)
     with page_processes.browser_tab(tmp_path, viewport={"width": 1280, "height": 900}) as tab:
         scene = Scene(page_processes, tmp_path, plan, tab)
         try:
@@ -249,7 +238,7 @@ def preview_and_order_a_threshold(scene: Scene) -> None:
     tab.locator("#part").get_by_role("button", name="Close").click()
     expect(tab.locator("#part")).to_be_hidden()
     scene.shot("threshold")
-    assert scene.state()["cameras"][0]["last"]["thr"] == THRESHOLD
+    assert scene.state()["cameras"][0]["last"]["thr"] == scene.kit.THRESHOLD
     tab.locator("#send-threshold").click()
     tab.locator("#question-yes").click()
     expect(tab.locator(".toast").last).to_contain_text("judges by 1.66 now (revision 2)")
